@@ -1,1 +1,3 @@
+//! sheepfs shows a Sheepdog cluster as a directory and its virtual disks as files.
 
+pub mod wire;
