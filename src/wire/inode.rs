@@ -72,7 +72,7 @@ pub struct InodeHeader {
 }
 
 /// Why an inode can't be used as a volume.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InodeError {
     /// Fewer bytes than a header has.
     #[error("an inode header of {0} bytes is too short")]

@@ -1,0 +1,26 @@
+//! What the supervisor and the worker say to each other.
+//!
+//! Two things are shared between the processes, both made by the supervisor and
+//! inherited by the worker: a `SOCK_SEQPACKET` socketpair, where one datagram is
+//! one message, and an arena, a piece of memory that holds the payload of reads
+//! and writes. A message names a place in the arena; the bytes never travel.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`message`] | the messages, one type for each direction |
+//! | [`failure`] | why something was not done, and its errno |
+//! | [`channel`] | the socket, typed by direction |
+//! | [`arena`] | the shared memory |
+//! | [`slots`] | which parts of the arena are free; the supervisor's book |
+
+pub mod arena;
+pub mod channel;
+pub mod failure;
+pub mod message;
+pub mod slots;
+
+pub use arena::{Arena, RawSpan, Span};
+pub use channel::{Channel, ChannelError, SupervisorEnd, WorkerEnd};
+pub use failure::Failure;
+pub use message::{FromWorker, Query, Report, Tag, ToWorker, VolumeFacts, VolumeId};
+pub use slots::Slots;

@@ -1,0 +1,167 @@
+//! The socket between the processes, typed by direction.
+//!
+//! A `SOCK_SEQPACKET` socketpair: one datagram is one message, the order is kept,
+//! and the end of either process is an end-of-file at the other. It never
+//! blocks: a send that finds no room says so, and the sender keeps a queue.
+
+use super::message::{FromWorker, ToWorker};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use thiserror::Error;
+
+/// The longest message; reports are cut into pieces below this.
+pub const MESSAGE_LEN_MAX: usize = 32 << 10;
+/// Room for messages in the kernel: some ten thousand small ones.
+const SOCKET_BUFFER_LEN: usize = 4 << 20;
+
+/// What went wrong on the channel.
+#[derive(Debug, Error)]
+pub enum ChannelError {
+    /// The other process closed its end or died.
+    #[error("the other process is gone")]
+    Closed,
+    /// The socket failed.
+    #[error("the socket to the other process failed: {0}")]
+    Socket(Errno),
+    /// A message is not what this build sends.
+    #[error("a message from the other process can't be read: {0}")]
+    Decode(#[from] bincode::error::DecodeError),
+    /// A message is too long to be sent.
+    #[error("a message to the other process can't be written: {0}")]
+    Encode(#[from] bincode::error::EncodeError),
+}
+
+/// One end of the channel: sends `S`, receives `R`.
+#[derive(Debug)]
+pub struct Channel<S, R> {
+    socket: OwnedFd,
+    types: PhantomData<fn(S) -> R>,
+}
+
+/// The supervisor's end.
+pub type SupervisorEnd = Channel<ToWorker, FromWorker>;
+/// The worker's end.
+pub type WorkerEnd = Channel<FromWorker, ToWorker>;
+
+/// Makes a channel. The worker's end is a bare descriptor, to be inherited.
+///
+/// # Errors
+/// When the kernel gives no descriptors.
+pub fn pair() -> Result<(SupervisorEnd, OwnedFd), ChannelError> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+        .map_err(ChannelError::Socket)?;
+    Ok((Channel::from_fd(ours), theirs))
+}
+
+impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
+    /// Takes an end of a pair.
+    #[must_use]
+    pub fn from_fd(socket: OwnedFd) -> Self {
+        // Without the right to exceed the system's limit the usual buffer must
+        // do; it holds some hundred messages.
+        let _ = setsockopt(&socket, sockopt::SndBufForce, &SOCKET_BUFFER_LEN)
+            .or_else(|_| setsockopt(&socket, sockopt::SndBuf, &SOCKET_BUFFER_LEN));
+        Self { socket, types: PhantomData }
+    }
+
+    /// Sends a message. `false`: there is no room now; it was not sent.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`] when the other process is gone.
+    pub fn send(&self, message: &S) -> Result<bool, ChannelError> {
+        let mut buffer = [0; MESSAGE_LEN_MAX];
+        let config = bincode::config::standard();
+        let len = bincode::serde::encode_into_slice(message, &mut buffer, config)?;
+        loop {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            match send(self.socket.as_raw_fd(), &buffer[..len], flags) {
+                Ok(_) => return Ok(true),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN | Errno::ENOBUFS) => return Ok(false),
+                Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(ChannelError::Closed),
+                Err(errno) => return Err(ChannelError::Socket(errno)),
+            }
+        }
+    }
+
+    /// Receives a message. `None`: there is none now.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`] when the other process is gone.
+    pub fn receive(&self) -> Result<Option<R>, ChannelError> {
+        let mut buffer = [0; MESSAGE_LEN_MAX];
+        let len = loop {
+            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) | Err(Errno::ECONNRESET) => return Err(ChannelError::Closed),
+                Ok(len) => break len,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(errno) => return Err(ChannelError::Socket(errno)),
+            }
+        };
+        let config = bincode::config::standard().with_limit::<MESSAGE_LEN_MAX>();
+        let (message, _) = bincode::serde::decode_from_slice(&buffer[..len], config)?;
+        Ok(Some(message))
+    }
+}
+
+impl<S, R> AsFd for Channel<S, R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::{RawSpan, Tag, VolumeId};
+
+    fn read(tag: u64) -> ToWorker {
+        let span = RawSpan { offset: u32::MAX, len: u32::MAX };
+        ToWorker::Read { tag: Tag(tag), volume: VolumeId(u32::MAX), offset: u64::MAX, span }
+    }
+
+    #[test]
+    fn messages_arrive_in_order_and_an_end_is_noticed() {
+        let (ours, theirs) = pair().unwrap();
+        let theirs = WorkerEnd::from_fd(theirs);
+        assert!(theirs.receive().unwrap().is_none());
+        for tag in 0..3 {
+            assert!(ours.send(&read(tag)).unwrap());
+        }
+        for tag in 0..3 {
+            assert_eq!(theirs.receive().unwrap(), Some(read(tag)));
+        }
+        drop(theirs);
+        assert!(matches!(ours.receive(), Err(ChannelError::Closed)));
+        assert!(matches!(ours.send(&read(0)), Err(ChannelError::Closed)));
+    }
+
+    #[test]
+    fn a_full_socket_says_so() {
+        let (ours, _theirs) = pair().unwrap();
+        let sent = (0..1_000_000).take_while(|tag| ours.send(&read(*tag)).unwrap()).count();
+        assert!(sent > 100, "{sent} messages fit");
+        assert!(sent < 1_000_000);
+    }
+
+    #[test]
+    fn messages_of_the_data_path_are_small() {
+        let encoded = bincode::serde::encode_to_vec(read(u64::MAX), bincode::config::standard());
+        assert!(encoded.unwrap().len() <= 64);
+    }
+
+    #[test]
+    fn rubbish_is_an_error_not_a_panic() {
+        let (ours, theirs) = pair().unwrap();
+        send(ours.as_fd().as_raw_fd(), &[0xff; 40], MsgFlags::empty()).unwrap();
+        let theirs = WorkerEnd::from_fd(theirs);
+        assert!(matches!(theirs.receive(), Err(ChannelError::Decode(_))));
+    }
+}

@@ -1,0 +1,256 @@
+//! The messages between supervisor and worker.
+//!
+//! The types say who may say what: a [`ToWorker`] can't be sent by the worker.
+//! Messages of the data path are small, under 64 bytes encoded; names and
+//! reports make others longer. Everything that comes from the worker is an
+//! allegation until the supervisor has checked it.
+
+use super::arena::RawSpan;
+use super::failure::Failure;
+use crate::text::report::{ClusterReport, NodeReport, NodeSpace, VdiReport};
+use crate::wire::name::VolumeName;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// What a hello must say: both programs are of one build.
+pub const BUILD: &str = concat!("sheepfs ", env!("CARGO_PKG_VERSION"));
+/// The most bytes of a report that travel in one message.
+pub const REPORT_CHUNK_LEN: usize = 16 << 10;
+
+/// Names a request of the supervisor's; comes back with the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Tag(pub u64);
+
+/// Names an attached volume between the processes. The supervisor chooses it
+/// and never uses it again within one worker's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VolumeId(pub u32);
+
+/// From the supervisor to the worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// Connect to that sheep. The first message, and the only one until the
+    /// answer, which is [`FromWorker::Connected`] or [`FromWorker::Lost`].
+    Connect {
+        /// [`BUILD`] of the supervisor.
+        build: String,
+        /// The sheep.
+        sheep: SocketAddr,
+        /// Bytes of object cache; 0 is off.
+        cache_bytes: u64,
+    },
+    /// Find a VDI, lock it if it is a working one, and make it a volume.
+    Attach {
+        /// Answered by [`FromWorker::Attached`] or a failed [`FromWorker::Done`].
+        tag: Tag,
+        /// What it shall be called.
+        volume: VolumeId,
+        /// What the user wrote.
+        name: VolumeName,
+    },
+    /// Finish what is under way on a volume, release its lock, forget it.
+    Detach {
+        /// Answered by [`FromWorker::Done`].
+        tag: Tag,
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// Read into the arena.
+    Read {
+        /// Answered by [`FromWorker::Done`].
+        tag: Tag,
+        /// The volume.
+        volume: VolumeId,
+        /// First byte, in the volume. The range lies inside the volume.
+        offset: u64,
+        /// Where to, and how much.
+        span: RawSpan,
+    },
+    /// Write from the arena.
+    Write {
+        /// Answered by [`FromWorker::Done`].
+        tag: Tag,
+        /// The volume.
+        volume: VolumeId,
+        /// First byte, in the volume. The range lies inside the volume.
+        offset: u64,
+        /// Where from, and how much.
+        span: RawSpan,
+    },
+    /// Wait for all earlier writes to a volume, and flush.
+    Flush {
+        /// Answered by [`FromWorker::Done`].
+        tag: Tag,
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// Ask the cluster something for a control file.
+    Query {
+        /// Answered by [`FromWorker::ReportChunk`]s or a failed
+        /// [`FromWorker::Done`].
+        tag: Tag,
+        /// What.
+        query: Query,
+    },
+    /// Resize the object cache; 0 turns it off and empties it.
+    SetCache {
+        /// Bytes.
+        cache_bytes: u64,
+    },
+}
+
+/// From the worker to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// The first message: ready for a [`ToWorker::Connect`].
+    Hello {
+        /// [`BUILD`] of the worker.
+        build: String,
+    },
+    /// The sheep answers; requests may come.
+    Connected,
+    /// The sheep is gone or never came; the worker ends after this.
+    Lost {
+        /// Why.
+        reason: LostReason,
+    },
+    /// A request is over. For reads and writes all bytes of the span are done.
+    Done {
+        /// The request.
+        tag: Tag,
+        /// How it went.
+        outcome: Result<(), Failure>,
+    },
+    /// A volume can be used.
+    Attached {
+        /// The request.
+        tag: Tag,
+        /// What it is.
+        facts: VolumeFacts,
+    },
+    /// A volume changed its vid, since somebody made a snapshot of it.
+    Moved {
+        /// The volume.
+        volume: VolumeId,
+        /// What it is now.
+        facts: VolumeFacts,
+    },
+    /// A piece of an encoded [`Report`], in order.
+    ReportChunk {
+        /// The request.
+        tag: Tag,
+        /// Whether it is the last piece.
+        last: bool,
+        /// At most [`REPORT_CHUNK_LEN`] bytes.
+        bytes: Vec<u8>,
+    },
+}
+
+/// Why a worker has no sheep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LostReason {
+    /// Nobody listens there.
+    Refused,
+    /// No route, no answer, or no answer in time.
+    Unreachable,
+    /// It was connected, and the connection broke.
+    Disconnected,
+    /// It said that it, or the cluster, is shutting down.
+    ShuttingDown,
+    /// It does not speak the protocol.
+    NotASheep,
+}
+
+impl LostReason {
+    /// In words, to follow the sheep's address and a colon.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Refused => "connection refused, no sheep listens there",
+            Self::Unreachable => "no answer from that address",
+            Self::Disconnected => "the connection broke",
+            Self::ShuttingDown => "the sheep is shutting down",
+            Self::NotASheep => "what listens there does not speak the Sheepdog protocol",
+        }
+    }
+}
+
+/// What an attached volume is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeFacts {
+    /// Its vid, a raw number.
+    pub vid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// When the VDI was made, seconds << 32 | nanoseconds.
+    pub create_time: u64,
+    /// Replicas, or data and parity strips together.
+    pub copies: u8,
+    /// 0 replicated, else erasure coded.
+    pub copy_policy: u8,
+    /// log2 of the size of its objects.
+    pub block_size_shift: u8,
+    /// Number in the chain of its name.
+    pub snap_id: u32,
+    /// Whether it is a snapshot, and so read-only.
+    pub snapshot: bool,
+}
+
+/// What a control file asks of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Query {
+    /// For `cluster/info`.
+    Cluster,
+    /// For `node/list`.
+    Nodes,
+    /// For `node/info`.
+    Space,
+    /// For `vdi/list`.
+    Vdis,
+    /// For `statfs`: the sums only, which cost one request for each node.
+    Totals,
+}
+
+/// The answer to a [`Query`]; travels encoded, in pieces.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Report {
+    /// Of [`Query::Cluster`].
+    Cluster(ClusterReport),
+    /// Of [`Query::Nodes`].
+    Nodes(NodeReport),
+    /// Of [`Query::Space`].
+    Space(NodeSpace),
+    /// Of [`Query::Vdis`].
+    Vdis(Vec<VdiReport>),
+    /// Of [`Query::Totals`].
+    Totals {
+        /// Bytes in all.
+        size: u64,
+        /// Bytes free.
+        free: u64,
+    },
+}
+
+impl Report {
+    /// Encodes the report, to be cut into pieces.
+    ///
+    /// # Errors
+    /// None that a report's types can cause; bincode's signature has one.
+    pub fn encode(&self) -> Result<Vec<u8>, bincode::error::EncodeError> {
+        bincode::serde::encode_to_vec(self, bincode::config::standard())
+    }
+
+    /// Decodes a report that came from a worker.
+    ///
+    /// # Errors
+    /// When the bytes are not one whole report.
+    pub fn decode(bytes: &[u8]) -> Result<Self, bincode::error::DecodeError> {
+        let config = bincode::config::standard().with_limit::<{ 256 << 20 }>();
+        let (report, used) = bincode::serde::decode_from_slice(bytes, config)?;
+        if used == bytes.len() {
+            Ok(report)
+        } else {
+            Err(bincode::error::DecodeError::Other("bytes follow the report"))
+        }
+    }
+}
