@@ -1,3 +1,4 @@
 //! sheepfs shows a Sheepdog cluster as a directory and its virtual disks as files.
 
+pub mod text;
 pub mod wire;

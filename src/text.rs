@@ -1,0 +1,3 @@
+//! What the control files say.
+
+pub mod report;
