@@ -1,4 +1,5 @@
 //! sheepfs shows a Sheepdog cluster as a directory and its virtual disks as files.
 
+pub mod ipc;
 pub mod text;
 pub mod wire;

@@ -1,1 +1,2 @@
+//! `sheepfs`: mounts a Sheepdog cluster as a directory.
 fn main() {}

@@ -1,1 +1,2 @@
+//! `sheepfs-worker`: speaks to a sheep for the supervisor.
 fn main() {}

@@ -1,1 +1,2 @@
+//! `minisheep`: a single-node sheep for trying and testing.
 fn main() {}

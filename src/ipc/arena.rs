@@ -147,9 +147,7 @@ impl Arena {
     pub fn io_slice_mut(&self, span: Span) -> IoSliceMut<'_> {
         // SAFETY: as in `bytes`; whoever has the lease of a span is the only one
         // to touch it, so this is the only reference to these bytes.
-        IoSliceMut::new(unsafe {
-            std::slice::from_raw_parts_mut(self.at(span), span.len as usize)
-        })
+        IoSliceMut::new(unsafe { std::slice::from_raw_parts_mut(self.at(span), span.len as usize) })
     }
 
     fn map(memory: File, len: u32) -> io::Result<Self> {

@@ -7,7 +7,7 @@
 
 use super::arena::RawSpan;
 use super::failure::Failure;
-use crate::text::report::{ClusterReport, NodeReport, NodeSpace, VdiReport};
+use crate::text::report::{ClusterReport, NodeReport, SpaceReport, VdiReport};
 use crate::wire::name::VolumeName;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -47,6 +47,9 @@ pub enum ToWorker {
         volume: VolumeId,
         /// What the user wrote.
         name: VolumeName,
+        /// The vid whose lock we hold already, from an earlier worker; 0 for
+        /// none. A second lock by ourselves would be refused (hazard 8).
+        held_lock: u32,
     },
     /// Finish what is under way on a volume, release its lock, forget it.
     Detach {
@@ -219,7 +222,7 @@ pub enum Report {
     /// Of [`Query::Nodes`].
     Nodes(NodeReport),
     /// Of [`Query::Space`].
-    Space(NodeSpace),
+    Space(SpaceReport),
     /// Of [`Query::Vdis`].
     Vdis(Vec<VdiReport>),
     /// Of [`Query::Totals`].

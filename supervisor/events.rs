@@ -1,0 +1,86 @@
+//! What the control loop is told: the one queue through which everything that
+//! is not a volume's data reaches the one owner of control state.
+//!
+//! FUSE threads put the kernel's owned reply into an event and return at once;
+//! the loop, or the answer it waits for, completes it (hazard 32).
+
+use fuser::{Errno, ReplyOpen, ReplyStatfs, ReplyWrite};
+use sheepfs::ipc::{FromWorker, Query};
+use std::sync::mpsc::Sender;
+
+/// A file of the tree that holds a report about the cluster.
+pub type ReportFile = Query;
+
+/// A file of the tree that takes a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WritableFile {
+    /// `vdi/mount`: attach.
+    Mount,
+    /// `vdi/unmount`: detach.
+    Unmount,
+    /// `config/page_cache`: 0 or 1.
+    PageCache,
+    /// `config/object_cache`: 0 or 1.
+    ObjectCache,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Somebody opened a file whose text the cluster must be asked for. The text
+    /// is put into [`crate::texts::Texts`] and the open answered with its handle.
+    OpenReport {
+        /// Which.
+        file: ReportFile,
+        /// Completed with a handle, or an errno within five seconds.
+        reply: ReplyOpen,
+    },
+    /// Somebody wrote to a control file.
+    ControlWrite {
+        /// Which.
+        file: WritableFile,
+        /// What, as it came.
+        bytes: Vec<u8>,
+        /// Completed with the length of `bytes`, or an errno.
+        reply: ReplyWrite,
+    },
+    /// Somebody asked for the space of the file system.
+    StatFs {
+        /// Completed with the cluster's space.
+        reply: ReplyStatfs,
+    },
+    /// The worker of that generation said something that is not the answer to a
+    /// read, write or flush.
+    Worker {
+        /// Which worker: answers of an earlier one are dropped.
+        generation: u64,
+        /// What it said.
+        message: FromWorker,
+    },
+    /// The channel to the worker of that generation ended.
+    WorkerGone {
+        /// Which worker.
+        generation: u64,
+    },
+    /// The kernel ended the session: somebody unmounted.
+    Unmounted,
+    /// A signal asks to unmount and stop.
+    Stop,
+}
+
+/// The way into the control loop, for any thread.
+#[derive(Clone, Debug)]
+pub struct Events(pub Sender<Event>);
+
+impl Events {
+    /// Tells the loop. When it has ended, the event's reply is answered EIO by
+    /// being dropped, which is right then: nothing can serve it any more.
+    pub fn tell(&self, event: Event) {
+        let _ = self.0.send(event);
+    }
+}
+
+/// The kernel's error for one of ours.
+pub fn fuse_errno(errno: nix::errno::Errno) -> Errno {
+    Errno::from_i32(errno as i32)
+}

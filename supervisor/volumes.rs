@@ -1,0 +1,116 @@
+//! The attached volumes: what the tree shows under `volume/` and the data path
+//! needs for each request.
+//!
+//! The control loop alone adds and removes volumes; FUSE threads look them up.
+//! A lookup takes a read lock for as long as it takes to clone an `Arc`.
+
+use sheepfs::ipc::{VolumeFacts, VolumeId};
+use sheepfs::wire::name::VolumeName;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Inode numbers of working volumes start here; the vid follows in the low bits.
+const INO_WORKING: u64 = 1 << 32;
+/// Inode numbers of snapshot volumes: a VDI that became a snapshot under its
+/// mount keeps its number while the snapshot itself is attached besides.
+const INO_SNAPSHOT: u64 = 2 << 32;
+
+/// An attached volume.
+#[derive(Debug)]
+pub struct Volume {
+    /// Its name between the processes.
+    pub id: VolumeId,
+    /// Its file name under `volume/`.
+    pub name: VolumeName,
+    /// Its inode number, from the vid it had when it was attached.
+    pub ino: u64,
+    facts: RwLock<VolumeFacts>,
+    opens: AtomicU64,
+}
+
+impl Volume {
+    /// A volume as the worker describes it.
+    pub fn new(id: VolumeId, name: VolumeName, facts: VolumeFacts) -> Self {
+        let base = if facts.snapshot { INO_SNAPSHOT } else { INO_WORKING };
+        let ino = base | u64::from(facts.vid);
+        Self { id, name, ino, facts: RwLock::new(facts), opens: AtomicU64::new(0) }
+    }
+
+    /// What it is now.
+    pub fn facts(&self) -> VolumeFacts {
+        self.facts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes a new description, after a snapshot or a new worker.
+    pub fn set_facts(&self, facts: VolumeFacts) {
+        *self.facts.write().unwrap_or_else(PoisonError::into_inner) = facts;
+    }
+
+    /// Bytes; does not change while the volume is attached.
+    pub fn size(&self) -> u64 {
+        self.facts.read().unwrap_or_else(PoisonError::into_inner).size
+    }
+
+    /// Counts an open.
+    pub fn opened(&self) {
+        self.opens.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a close.
+    pub fn closed(&self) {
+        self.opens.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether somebody has it open.
+    pub fn is_open(&self) -> bool {
+        self.opens.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// All attached volumes.
+#[derive(Debug, Default)]
+pub struct Volumes {
+    by_ino: RwLock<BTreeMap<u64, Arc<Volume>>>,
+}
+
+impl Volumes {
+    /// The volume of that inode number.
+    pub fn by_ino(&self, ino: u64) -> Option<Arc<Volume>> {
+        self.read().get(&ino).cloned()
+    }
+
+    /// The volume of that file name.
+    pub fn by_name(&self, name: &str) -> Option<Arc<Volume>> {
+        self.read().values().find(|volume| volume.name.as_str() == name).cloned()
+    }
+
+    /// The volume of that id.
+    pub fn by_id(&self, id: VolumeId) -> Option<Arc<Volume>> {
+        self.read().values().find(|volume| volume.id == id).cloned()
+    }
+
+    /// All, by inode number.
+    pub fn all(&self) -> Vec<Arc<Volume>> {
+        self.read().values().cloned().collect()
+    }
+
+    /// Adds one. `false`: its VDI is a volume already, under another name.
+    pub fn add(&self, volume: Arc<Volume>) -> bool {
+        let mut map = self.by_ino.write().unwrap_or_else(PoisonError::into_inner);
+        if map.contains_key(&volume.ino) {
+            return false;
+        }
+        map.insert(volume.ino, volume);
+        true
+    }
+
+    /// Removes one.
+    pub fn remove(&self, ino: u64) {
+        self.by_ino.write().unwrap_or_else(PoisonError::into_inner).remove(&ino);
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<u64, Arc<Volume>>> {
+        self.by_ino.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
