@@ -1,8 +1,7 @@
 //! How many objects of a VDI are its own and how many it inherits, counted from its index
 //! (protocol 4.2, 5.1, 16.1).
 //!
-//! An index may come in pieces: counts add up. The caller cuts an array index to the blocks the
-//! VDI's size covers before it counts.
+//! An array index may come in pieces, as far as [`covered_entries`]: counts add up.
 
 use std::ops::AddAssign;
 
@@ -11,6 +10,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::{LayoutError, front};
+use crate::wire::inode::{INDEX_ENTRIES, InodeHeader};
 use crate::wire::oid::{ObjectId, VdiId};
 
 /// Bytes of the head of a B-tree node.
@@ -20,6 +20,14 @@ pub const TREE_NODE_LEN: usize = 1 << 22;
 
 /// The first two bytes of a B-tree node.
 const TREE_MAGIC: u16 = 0x6274;
+
+/// How many entries of an array index stand for blocks within the VDI's size; only those count.
+#[must_use]
+pub fn covered_entries(header: &InodeHeader) -> u32 {
+    let block = 1_u64.checked_shl(header.block_size_shift.into()).unwrap_or(u64::MAX);
+    let blocks = header.vdi_size.div_ceil(block);
+    u32::try_from(blocks).unwrap_or(u32::MAX).min(INDEX_ENTRIES)
+}
 
 /// Numbers of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
