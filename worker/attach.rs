@@ -67,7 +67,13 @@ pub enum Progress {
 
 impl Attach {
     /// Begins; asks the first question.
-    pub fn begin(tag: Tag, volume: VolumeId, name: &VolumeName, held: u32, io: &mut Context<Waiter>) -> Self {
+    pub fn begin(
+        tag: Tag,
+        volume: VolumeId,
+        name: &VolumeName,
+        held: u32,
+        io: &mut Context<Waiter>,
+    ) -> Self {
         let mut attach = Self {
             tag,
             volume,
@@ -110,11 +116,19 @@ impl Attach {
     }
 
     /// Takes an answer.
-    pub fn reply(&mut self, status: Status, bytes: &[u8], vid: u32, io: &mut Context<Waiter>) -> Progress {
+    pub fn reply(
+        &mut self,
+        status: Status,
+        bytes: &[u8],
+        vid: u32,
+        io: &mut Context<Waiter>,
+    ) -> Progress {
         match self.step {
             Step::Find | Step::Lock => self.found(status, vid, io),
             Step::Header(vid) => self.header(vid, status, bytes, io),
-            Step::Release(After::ReadHeader(vid)) => self.ask(Step::Header(vid), Request::read_inode_header(vid), io),
+            Step::Release(After::ReadHeader(vid)) => {
+                self.ask(Step::Header(vid), Request::read_inode_header(vid), io)
+            }
             Step::Release(After::Fail(failure)) => Progress::Failed(failure),
         }
     }
@@ -150,12 +164,20 @@ impl Attach {
             _ => {}
         }
         match self.held.filter(|held| self.locked.is_some_and(|locked| locked != *held)) {
-            Some(held) => self.ask(Step::Release(After::ReadHeader(vid)), Request::release_vdi(held), io),
+            Some(held) => {
+                self.ask(Step::Release(After::ReadHeader(vid)), Request::release_vdi(held), io)
+            }
             None => self.ask(Step::Header(vid), Request::read_inode_header(vid), io),
         }
     }
 
-    fn header(&mut self, vid: VdiId, status: Status, bytes: &[u8], io: &mut Context<Waiter>) -> Progress {
+    fn header(
+        &mut self,
+        vid: VdiId,
+        status: Status,
+        bytes: &[u8],
+        io: &mut Context<Waiter>,
+    ) -> Progress {
         let decoded = match on_object(status) {
             Verdict::Done => InodeHeader::decode(bytes),
             Verdict::SheepGone => return Progress::SheepGone,
@@ -182,7 +204,9 @@ impl Attach {
     /// Gives back a lock that was taken for nothing, then fails.
     fn give_up(&mut self, failure: Failure, io: &mut Context<Waiter>) -> Progress {
         match self.locked.take() {
-            Some(vid) => self.ask(Step::Release(After::Fail(failure)), Request::release_vdi(vid), io),
+            Some(vid) => {
+                self.ask(Step::Release(After::Fail(failure)), Request::release_vdi(vid), io)
+            }
             None => Progress::Failed(failure),
         }
     }

@@ -61,7 +61,8 @@ impl Cache {
     pub fn learn(&mut self, volume: VolumeId, offset: u64, span: Span, arena: &Arena) {
         let Some(blocks) = &mut self.blocks else { return };
         let bytes = arena.bytes(span);
-        let lead = usize::try_from(offset.next_multiple_of(BLOCK_LEN) - offset).unwrap_or(usize::MAX);
+        let lead =
+            usize::try_from(offset.next_multiple_of(BLOCK_LEN) - offset).unwrap_or(usize::MAX);
         let first = offset.div_ceil(BLOCK_LEN);
         let whole = bytes.get(lead..).unwrap_or(&[]).chunks_exact(BLOCK_LEN as usize);
         for (number, block) in (first..).zip(whole) {

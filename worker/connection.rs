@@ -43,7 +43,13 @@ enum Inbox {
     /// The next bytes are a reply's header.
     Header,
     /// The next bytes are the payload of this reply.
-    Payload { header: ReplyHeader, expected: Expected, buffer: Vec<u8>, received: usize, len: usize },
+    Payload {
+        header: ReplyHeader,
+        expected: Expected,
+        buffer: Vec<u8>,
+        received: usize,
+        len: usize,
+    },
 }
 
 impl Connection {
@@ -81,7 +87,8 @@ impl Connection {
 
     /// Bytes waiting to be sent or received: what a new request stands behind.
     pub fn load(&self) -> usize {
-        self.queued_bytes + self.expected.values().map(|e| e.reply_len() + HEADER_LEN).sum::<usize>()
+        self.queued_bytes
+            + self.expected.values().map(|e| e.reply_len() + HEADER_LEN).sum::<usize>()
     }
 
     /// Whether bytes wait to be sent.
@@ -171,7 +178,9 @@ impl Connection {
             Inbox::Header => (&self.stream).read_vectored(&mut [staging]),
             Inbox::Payload { expected, buffer, received, len, .. } => {
                 let target = match expected.direct(*len) {
-                    Some(span) => arena.io_slice_mut(span.part(count(*received), count(*len - *received))),
+                    Some(span) => {
+                        arena.io_slice_mut(span.part(count(*received), count(*len - *received)))
+                    }
                     None => IoSliceMut::new(&mut buffer[*received..]),
                 };
                 (&self.stream).read_vectored(&mut [target, staging])
@@ -180,7 +189,12 @@ impl Connection {
     }
 
     /// Accounts for `n` bytes received by [`Self::receive_once`].
-    fn advance(&mut self, n: usize, arena: &Arena, replies: &mut Vec<Reply>) -> Result<(), LostReason> {
+    fn advance(
+        &mut self,
+        n: usize,
+        arena: &Arena,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), LostReason> {
         let mut staged_more = n;
         if let Inbox::Payload { received, len, .. } = &mut self.inbox {
             let direct = n.min(*len - *received);
@@ -211,12 +225,14 @@ impl Connection {
         // Servers before 0.8 trimmed zeros off (protocol 1.9); these are not
         // supported, so a read is answered whole or not at all.
         let read_whole = expected.opcode == Opcode::ReadObj && header.status.is_success();
-        let fits = if read_whole { len == expected.reply_len() } else { len <= expected.reply_len() };
+        let fits =
+            if read_whole { len == expected.reply_len() } else { len <= expected.reply_len() };
         if !known || !fits {
             return Err(LostReason::NotASheep);
         }
         let buffered = if expected.direct(len).is_some() { 0 } else { len };
-        self.inbox = Inbox::Payload { header, expected, buffer: vec![0; buffered], received: 0, len };
+        self.inbox =
+            Inbox::Payload { header, expected, buffer: vec![0; buffered], received: 0, len };
         Ok(())
     }
 

@@ -90,14 +90,28 @@ impl Engine {
         }
     }
 
-    fn transfer(&mut self, tag: Tag, id: VolumeId, kind: Kind, offset: u64, raw: RawSpan, around: &mut Surroundings) {
+    fn transfer(
+        &mut self,
+        tag: Tag,
+        id: VolumeId,
+        kind: Kind,
+        offset: u64,
+        raw: RawSpan,
+        around: &mut Surroundings,
+    ) {
         let Some(span) = around.arena.check(raw) else {
             return around.out.push(FromWorker::Done { tag, outcome: Err(Failure::OutOfBounds) });
         };
         self.with_volume(tag, id, around, |volume, io| volume.submit(tag, kind, offset, span, io));
     }
 
-    fn with_volume(&mut self, tag: Tag, id: VolumeId, around: &mut Surroundings, step: impl FnOnce(&mut Volume, &mut Context<Waiter>)) {
+    fn with_volume(
+        &mut self,
+        tag: Tag,
+        id: VolumeId,
+        around: &mut Surroundings,
+        step: impl FnOnce(&mut Volume, &mut Context<Waiter>),
+    ) {
         let (mut io, volumes) = self.context(around);
         match volumes.get_mut(&id) {
             Some(volume) => step(volume, &mut io),
@@ -105,7 +119,10 @@ impl Engine {
         }
     }
 
-    fn context<'a>(&'a mut self, around: &'a mut Surroundings) -> (Context<'a, Waiter>, &'a mut BTreeMap<VolumeId, Volume>) {
+    fn context<'a>(
+        &'a mut self,
+        around: &'a mut Surroundings,
+    ) -> (Context<'a, Waiter>, &'a mut BTreeMap<VolumeId, Volume>) {
         let io = Context {
             wire: &mut *around.wire,
             out: &mut *around.out,
@@ -133,9 +150,9 @@ impl Engine {
             Some(Waiter::Volume(id, wait)) => {
                 let (mut io, volumes) = self.context(around);
                 let vid = reply.header.vdi().vdi_id;
-                let going = volumes
-                    .get_mut(&id)
-                    .is_some_and(|volume| volume.reply(wait, reply.status, &reply.bytes, vid, &mut io));
+                let going = volumes.get_mut(&id).is_some_and(|volume| {
+                    volume.reply(wait, reply.status, &reply.bytes, vid, &mut io)
+                });
                 self.forget_gone(id);
                 going
             }
@@ -164,7 +181,13 @@ impl Engine {
         false
     }
 
-    fn query_replied(&mut self, tag: Tag, part: Part, reply: &Reply, around: &mut Surroundings) -> bool {
+    fn query_replied(
+        &mut self,
+        tag: Tag,
+        part: Part,
+        reply: &Reply,
+        around: &mut Surroundings,
+    ) -> bool {
         let Some(mut run) = self.queries.remove(&tag) else { return false };
         let (mut io, _) = self.context(around);
         match run.reply(part, reply, &mut io) {

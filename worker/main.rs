@@ -23,14 +23,17 @@ mod volume;
 use session::{End, Session};
 use sheepfs::ipc::message::BUILD;
 use sheepfs::ipc::{Arena, ChannelError, FromWorker, ToWorker, WorkerEnd};
+use sheepfs::logging::Sink;
 use std::process::ExitCode;
 use tracing::{debug, error};
 
 fn main() -> ExitCode {
     let parent = nix::unistd::getppid();
-    sheepfs::logging::init_worker();
+    sheepfs::logging::start(Sink::from_environment(), false);
     let Some((channel, memory)) = sheepfs::ipc::inherited::take() else {
-        eprintln!("sheepfs-worker: it is started by sheepfs, with its descriptors; run `sheepfs --help`");
+        eprintln!(
+            "sheepfs-worker: it is started by sheepfs, with its descriptors; run `sheepfs --help`"
+        );
         return ExitCode::from(64);
     };
     if let Err(errno) = privileges::drop_all(parent) {

@@ -141,8 +141,12 @@ impl QueryRun {
             Err(_) => return Progress::Failed(Failure::BadAnswer),
         }
         match self.query {
-            Query::Nodes => Progress::Done(Report::Nodes(NodeReport { nodes: std::mem::take(&mut self.nodes) })),
-            Query::Cluster => self.ask_epochs(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX), io),
+            Query::Nodes => {
+                Progress::Done(Report::Nodes(NodeReport { nodes: std::mem::take(&mut self.nodes) }))
+            }
+            Query::Cluster => {
+                self.ask_epochs(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX), io)
+            }
             Query::Space | Query::Totals => self.ask_spaces(io),
             Query::Vdis => Progress::Going,
         }
@@ -183,7 +187,10 @@ impl QueryRun {
             },
             Query::Space | Query::Cluster | Query::Nodes | Query::Vdis => {
                 let virtual_bytes = self.vdis.as_ref().map_or(0, VdiScan::virtual_bytes);
-                Report::Space(SpaceReport { nodes: std::mem::take(&mut self.spaces), virtual_bytes })
+                Report::Space(SpaceReport {
+                    nodes: std::mem::take(&mut self.spaces),
+                    virtual_bytes,
+                })
             }
         })
     }

@@ -70,9 +70,16 @@ impl Session {
     ///
     /// # Errors
     /// Why there is no session.
-    pub fn open(channel: WorkerEnd, arena: Arena, address: SocketAddr, cache_bytes: u64) -> Result<Self, (WorkerEnd, End)> {
+    pub fn open(
+        channel: WorkerEnd,
+        arena: Arena,
+        address: SocketAddr,
+        cache_bytes: u64,
+    ) -> Result<Self, (WorkerEnd, End)> {
         let connected = Sheep::connect(address).map_err(|_| End::Sheep(LostReason::Unreachable));
-        let sheep = match connected.and_then(|mut sheep| first_answer(&mut sheep, &arena).map(|()| sheep)) {
+        let sheep = match connected
+            .and_then(|mut sheep| first_answer(&mut sheep, &arena).map(|()| sheep))
+        {
             Ok(sheep) => sheep,
             Err(end) => return Err((channel, end)),
         };
@@ -107,7 +114,9 @@ impl Session {
         for reply in &replies {
             self.engine.reply(reply, around).map_err(End::Sheep)?;
         }
-        while ready.channel && let Some(message) = self.channel.receive()? {
+        while ready.channel
+            && let Some(message) = self.channel.receive()?
+        {
             self.engine.message(message, around);
         }
         self.engine.tick(around);
@@ -128,7 +137,9 @@ impl Session {
 
     /// Waits for a message, a connection, or the next deadline.
     fn wait(&self) -> Result<Ready, End> {
-        let interest = |send: bool| if send { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+        let interest = |send: bool| {
+            if send { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN }
+        };
         let mut fds = vec![PollFd::new(self.channel.as_fd(), interest(!self.outbox.is_empty()))];
         let mut names = Vec::with_capacity(crate::sheep::CONNECTIONS);
         for (id, fd, wants_to_send) in self.sheep.watched() {
@@ -140,7 +151,12 @@ impl Session {
         let hit = |fd: &PollFd| fd.any().unwrap_or(true);
         Ok(Ready {
             channel: hit(&fds[0]),
-            connections: names.into_iter().zip(&fds[1..]).filter(|(_, fd)| hit(fd)).map(|(id, _)| id).collect(),
+            connections: names
+                .into_iter()
+                .zip(&fds[1..])
+                .filter(|(_, fd)| hit(fd))
+                .map(|(id, _)| id)
+                .collect(),
         })
     }
 }
@@ -158,7 +174,12 @@ fn first_answer(sheep: &mut Sheep, arena: &Arena) -> Result<(), End> {
         let names: Vec<_> = sheep.watched().map(|(id, _, _)| id).collect();
         let mut fds: Vec<_> = sheep
             .watched()
-            .map(|(_, fd, send)| PollFd::new(fd, if send { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN }))
+            .map(|(_, fd, send)| {
+                PollFd::new(
+                    fd,
+                    if send { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN },
+                )
+            })
             .collect();
         poll_until(&mut fds, Some(until))?;
         let hit: Vec<_> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();

@@ -100,7 +100,12 @@ impl Sheep {
     ///
     /// # Errors
     /// The system's, when it refuses at once.
-    pub fn ask_node(&mut self, node: SocketAddr, request: Request, now: Instant) -> io::Result<(u32, ConnectionId)> {
+    pub fn ask_node(
+        &mut self,
+        node: SocketAddr,
+        request: Request,
+        now: Instant,
+    ) -> io::Result<(u32, ConnectionId)> {
         let mut connection = Connection::start(node)?;
         let id = self.take_id();
         push(&mut connection, id, request, None);
@@ -130,7 +135,12 @@ impl Sheep {
     ///
     /// # Errors
     /// Why the sheep is lost. The loss of another node's connection is a reply.
-    pub fn ready(&mut self, id: ConnectionId, arena: &Arena, replies: &mut Vec<Reply>) -> Result<Option<Watch>, LostReason> {
+    pub fn ready(
+        &mut self,
+        id: ConnectionId,
+        arena: &Arena,
+        replies: &mut Vec<Reply>,
+    ) -> Result<Option<Watch>, LostReason> {
         if let Some((_, connection)) = self.main.iter_mut().find(|(name, _)| *name == id) {
             let first = replies.len();
             let outcome = connection.flush(arena).and_then(|()| connection.receive(arena, replies));
@@ -142,7 +152,12 @@ impl Sheep {
         Ok(self.side_ready(id, arena, replies))
     }
 
-    fn side_ready(&mut self, id: ConnectionId, arena: &Arena, replies: &mut Vec<Reply>) -> Option<Watch> {
+    fn side_ready(
+        &mut self,
+        id: ConnectionId,
+        arena: &Arena,
+        replies: &mut Vec<Reply>,
+    ) -> Option<Watch> {
         let (connection, _) = self.side.get_mut(&id)?;
         let before = replies.len();
         let outcome = connection.flush(arena).and_then(|()| connection.receive(arena, replies));

@@ -87,7 +87,13 @@ impl VdiScan {
     }
 
     /// Asks about a vid that is being read.
-    fn ask_vid(&mut self, vid: VdiId, request: Request, answer: VdiAnswer, io: &mut Context<Waiter>) {
+    fn ask_vid(
+        &mut self,
+        vid: VdiId,
+        request: Request,
+        answer: VdiAnswer,
+        io: &mut Context<Waiter>,
+    ) {
         *self.reading.entry(vid).or_default() += 1;
         self.ask(request, answer, io);
     }
@@ -97,7 +103,12 @@ impl VdiScan {
     /// # Errors
     /// When a bitmap can't be had. A single VDI that can't be read, since it was
     /// deleted meanwhile, is left out, as `dog` does.
-    pub fn reply(&mut self, answer: VdiAnswer, reply: &Reply, io: &mut Context<Waiter>) -> Result<bool, Failure> {
+    pub fn reply(
+        &mut self,
+        answer: VdiAnswer,
+        reply: &Reply,
+        io: &mut Context<Waiter>,
+    ) -> Result<bool, Failure> {
         match answer {
             VdiAnswer::InUse => self.in_use = Some(bitmap(reply)?),
             VdiAnswer::Deleted => self.deleted = Some(bitmap(reply)?),
@@ -139,7 +150,9 @@ impl VdiScan {
     }
 
     fn header(&mut self, vid: VdiId, reply: &Reply, io: &mut Context<Waiter>) {
-        let Some(header) = usable(reply).and_then(|bytes| InodeHeader::decode(bytes).ok()) else { return };
+        let Some(header) = usable(reply).and_then(|bytes| InodeHeader::decode(bytes).ok()) else {
+            return;
+        };
         if header.name.is_empty() {
             return;
         }
@@ -155,7 +168,12 @@ impl VdiScan {
         let pieces = (0..entries).step_by(PIECE_ENTRIES as usize);
         for first in pieces {
             let count = PIECE_ENTRIES.min(entries - first);
-            self.ask_vid(vid, Request::read_index(vid, first, count), VdiAnswer::Index(vid, first), io);
+            self.ask_vid(
+                vid,
+                Request::read_index(vid, first, count),
+                VdiAnswer::Index(vid, first),
+                io,
+            );
         }
     }
 
@@ -198,7 +216,9 @@ impl VdiScan {
     }
 
     fn leaf(&mut self, vid: VdiId, reply: &Reply) {
-        if let Some(TreeUsage::Leaf(usage)) = usable(reply).and_then(|bytes| TreeUsage::of_node(bytes, vid).ok()) {
+        if let Some(TreeUsage::Leaf(usage)) =
+            usable(reply).and_then(|bytes| TreeUsage::of_node(bytes, vid).ok())
+        {
             self.count(vid, usage);
         }
     }

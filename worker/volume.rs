@@ -109,7 +109,14 @@ pub struct Volume {
 
 impl Volume {
     /// A volume that was found, locked if `locked` says so, and checked.
-    pub fn new(id: VolumeId, name: VdiName, own: VdiId, header: InodeHeader, locked: Option<VdiId>, now: Instant) -> Self {
+    pub fn new(
+        id: VolumeId,
+        name: VdiName,
+        own: VdiId,
+        header: InodeHeader,
+        locked: Option<VdiId>,
+        now: Instant,
+    ) -> Self {
         Self {
             id,
             name,
@@ -185,7 +192,8 @@ impl Volume {
         while done < span.len() {
             let at = offset + u64::from(done);
             let inside = at & ((1 << shift) - 1);
-            let left = ((1u64 << shift) - inside).min(u64::from((span.len() - done).min(TRANSFER_LEN_MAX)));
+            let left = ((1u64 << shift) - inside)
+                .min(u64::from((span.len() - done).min(TRANSFER_LEN_MAX)));
             let (Ok(object), Ok(inside), Ok(len)) =
                 (u32::try_from(at >> shift), u32::try_from(inside), u32::try_from(left))
             else {
@@ -210,7 +218,9 @@ impl Volume {
         let shift = self.header.block_size_shift;
         let last = (offset + u64::from(len)).saturating_sub(1) >> shift;
         let first = offset >> shift;
-        let (Ok(first), Ok(last)) = (u32::try_from(first), u32::try_from(last)) else { return true };
+        let (Ok(first), Ok(last)) = (u32::try_from(first), u32::try_from(last)) else {
+            return true;
+        };
         self.objects.range(first..=last).any(|(_, queue)| queue.has_writes())
     }
 
@@ -225,7 +235,9 @@ impl Volume {
                 return self.load_page(Index::page_of(object), io);
             };
             let creates = entry != self.own.get();
-            let Some(part) = queue.next(creates, self.header.is_erasure_coded(), io.now) else { return };
+            let Some(part) = queue.next(creates, self.header.is_erasure_coded(), io.now) else {
+                return;
+            };
             if part.kind == Kind::Read && index::owner(entry).is_none() {
                 io.arena.zero(part.span);
                 self.finish_part(object, part.id, None, io);
@@ -246,7 +258,9 @@ impl Volume {
     fn start(&mut self, object: u32, part: &Part, entry: u32, io: &mut Io) {
         let own = self.own;
         let (request, state) = match (part.kind, index::owner(entry)) {
-            (Kind::Read, Some(owner)) => (Request::read(owner, object, part.extent), State::Running),
+            (Kind::Read, Some(owner)) => {
+                (Request::read(owner, object, part.extent), State::Running)
+            }
             (Kind::Read, None) => return,
             (Kind::Write, Some(owner)) if owner == own => {
                 (Request::write(own, object, part.extent), State::Running)
@@ -281,7 +295,14 @@ impl Volume {
 
     /// A reply came. `true`: the sheep says that it is going.
     #[must_use]
-    pub fn reply(&mut self, wait: Wait, status: Status, bytes: &[u8], vid: u32, io: &mut Io) -> bool {
+    pub fn reply(
+        &mut self,
+        wait: Wait,
+        status: Status,
+        bytes: &[u8],
+        vid: u32,
+        io: &mut Io,
+    ) -> bool {
         self.on_wire -= 1;
         let verdict = on_object(status);
         if verdict == Verdict::SheepGone {
@@ -302,7 +323,9 @@ impl Volume {
     }
 
     fn part_replied(&mut self, object: u32, id: PartId, verdict: Verdict, io: &mut Io) {
-        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(id)) else { return };
+        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(id)) else {
+            return;
+        };
         let part = *part;
         match verdict {
             Verdict::Done if part.state == State::Creating => {
@@ -340,7 +363,9 @@ impl Volume {
     }
 
     fn rechecked(&mut self, object: u32, id: PartId, verdict: Verdict, bytes: &[u8], io: &mut Io) {
-        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(id)) else { return };
+        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(id)) else {
+            return;
+        };
         let State::Rechecking(seen) = part.state else { return };
         part.state = State::Waiting;
         match verdict {
@@ -395,7 +420,8 @@ impl Volume {
     }
 
     fn fail_object(&mut self, object: u32, failure: Failure, io: &mut Io) {
-        let waiting = self.objects.get_mut(&object).map(ObjectQueue::remove_waiting).unwrap_or_default();
+        let waiting =
+            self.objects.get_mut(&object).map(ObjectQueue::remove_waiting).unwrap_or_default();
         for part in waiting {
             self.finish_part_of(part.tag, Some(failure), io);
         }
@@ -445,7 +471,9 @@ impl Volume {
     }
 
     fn finish_part(&mut self, object: u32, id: PartId, failure: Option<Failure>, io: &mut Io) {
-        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.remove(id)) else { return };
+        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.remove(id)) else {
+            return;
+        };
         self.forget_if_empty(object);
         self.finish_part_of(part.tag, failure, io);
     }
@@ -480,7 +508,11 @@ impl Volume {
             self.updates_delayed = None;
             self.send_updates(io);
         }
-        let delayed: Vec<u32> = self.delayed().filter(|(until, _)| *until <= io.now).map(|(_, object)| object).collect();
+        let delayed: Vec<u32> = self
+            .delayed()
+            .filter(|(until, _)| *until <= io.now)
+            .map(|(_, object)| object)
+            .collect();
         delayed.iter().for_each(|object| self.pump(*object, io));
         self.tick_reload(io);
         self.check_header(io);
@@ -488,7 +520,9 @@ impl Volume {
     }
 
     fn delayed(&self) -> impl Iterator<Item = (Instant, u32)> + '_ {
-        self.objects.iter().filter_map(|(object, queue)| queue.delayed_until().map(|until| (until, *object)))
+        self.objects
+            .iter()
+            .filter_map(|(object, queue)| queue.delayed_until().map(|until| (until, *object)))
     }
 
     /// When [`Self::tick`] has something to do.

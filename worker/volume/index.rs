@@ -150,7 +150,8 @@ mod tests {
         for block in [9, 3, 4, 5, 7] {
             updates.push(block, PartId(u64::from(block)));
         }
-        let runs: Vec<_> = std::iter::from_fn(|| updates.next()).map(|u| (u.first, u.count())).collect();
+        let runs: Vec<_> =
+            std::iter::from_fn(|| updates.next()).map(|u| (u.first, u.count())).collect();
         assert_eq!(runs, [(3, 3), (7, 1), (9, 1)]);
         assert!(!updates.is_idle());
         (0..3).for_each(|_| updates.finish());

@@ -70,7 +70,13 @@ impl Volume {
         }
     }
 
-    pub(super) fn header_replied(&mut self, asked: Instant, verdict: Verdict, bytes: &[u8], io: &mut Io) {
+    pub(super) fn header_replied(
+        &mut self,
+        asked: Instant,
+        verdict: Verdict,
+        bytes: &[u8],
+        io: &mut Io,
+    ) {
         if verdict != Verdict::Done || !matches!(self.phase, Phase::Serving) {
             return;
         }

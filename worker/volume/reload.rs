@@ -121,10 +121,14 @@ impl Volume {
             Verdict::Retry => self.look_up_later(io),
             // The object was discarded since: there is nothing to repair.
             Verdict::Recheck if step == Step::Probe => self.next_lost(io),
-            Verdict::Fail(Failure::Locked) if step == Step::Lock => self.fail(Failure::LockLost, io),
+            Verdict::Fail(Failure::Locked) if step == Step::Lock => {
+                self.fail(Failure::LockLost, io)
+            }
             Verdict::Fail(Failure::NoSuchVdi) => self.fail(Failure::Replaced, io),
             Verdict::Fail(failure) => self.fail(failure, io),
-            Verdict::Recheck | Verdict::Reload | Verdict::SheepGone => self.fail(Failure::Replaced, io),
+            Verdict::Recheck | Verdict::Reload | Verdict::SheepGone => {
+                self.fail(Failure::Replaced, io)
+            }
         }
     }
 
@@ -228,7 +232,11 @@ impl Volume {
     fn lock(&mut self, io: &mut Io) {
         let Phase::Reloading(reload) = &self.phase else { return };
         let found = reload.found.as_ref().map(|(vid, _)| *vid);
-        let step = if reload.locked.is_some() && reload.locked == found { Step::Release } else { Step::Lock };
+        let step = if reload.locked.is_some() && reload.locked == found {
+            Step::Release
+        } else {
+            Step::Lock
+        };
         self.ask(step, io);
     }
 
@@ -300,7 +308,9 @@ impl Volume {
     }
 
     fn finish_reload(&mut self, io: &mut Io) {
-        let Phase::Reloading(reload) = std::mem::replace(&mut self.phase, Phase::Serving) else { return };
+        let Phase::Reloading(reload) = std::mem::replace(&mut self.phase, Phase::Serving) else {
+            return;
+        };
         let Some((vid, header)) = reload.found else { return self.fail(Failure::BadAnswer, io) };
         tracing::info!(volume = %self.name, old = %self.own, new = %vid, "going on under the new vid");
         self.own = vid;
