@@ -1,5 +1,6 @@
 //! sheepfs shows a Sheepdog cluster as a directory and its virtual disks as files.
 
 pub mod ipc;
+pub mod logging;
 pub mod text;
 pub mod wire;
