@@ -16,11 +16,12 @@
 pub mod arena;
 pub mod channel;
 pub mod failure;
+pub mod inherited;
 pub mod message;
 pub mod slots;
 
 pub use arena::{Arena, RawSpan, Span};
 pub use channel::{Channel, ChannelError, SupervisorEnd, WorkerEnd};
 pub use failure::Failure;
-pub use message::{FromWorker, Query, Report, Tag, ToWorker, VolumeFacts, VolumeId};
+pub use message::{FromWorker, LostReason, Query, Report, Tag, ToWorker, VolumeFacts, VolumeId};
 pub use slots::Slots;

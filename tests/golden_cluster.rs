@@ -1,15 +1,19 @@
 //! The structures of `wire::cluster` against the recordings: everything a sheep sent decodes, and
 //! encodes to the same bytes again, except for what its process left in memory.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "support/golden.rs"]
 mod golden;
 
 use std::collections::HashSet;
 
 use golden::{Event, Exchange, Payload, Transcript, transcripts};
+use sheepfs::wire::cluster::{BlockUsage, TreeUsage};
 use sheepfs::wire::cluster::{CLUSTER_INFO_LEN, ClusterInfo, EPOCH_RECORD_LEN, EpochRecord};
 use sheepfs::wire::cluster::{Lock, NODE_LEN, VdiBitmap, VdiState, decode_nodes, encode_nodes};
-use sheepfs::wire::{Opcode, ReplyHeader, RequestHeader, Status};
+use sheepfs::wire::inode::INODE_HEADER_LEN;
+use sheepfs::wire::{ObjectId, Opcode, ReplyHeader, RequestHeader, Status, VdiId};
 
 /// Bytes at the front of a node which are addresses inside the server.
 const RUBBISH: usize = 24;
@@ -105,6 +109,43 @@ fn bitmaps_survive() {
         bitmap.iter().for_each(|vid| again.insert(vid));
         assert!(again.as_bytes() == bytes, "{bitmap:?}");
     }
+}
+
+/// File 21: a full leaf of 524287 entries is split in two, one entry is added, and each leaf is
+/// written whole; the root says where they are.
+#[test]
+fn split_trees_are_counted() {
+    let transcript = Transcript::load("21-hyper-root-split");
+    let own = VdiId::new(0x5b_5b59).unwrap();
+    let written = |oid: u64| {
+        let matches = |e: &Exchange| RequestHeader::decode(&e.req.hdr).obj().oid == oid;
+        let writes = transcript.exchanges().into_iter().take(9).filter(matches);
+        let mut payloads = writes.map(|e| e.req.payload).filter(|payload| payload.len() > 4);
+        payloads.next_back().expect("a write").bytes()
+    };
+    let root = written(ObjectId::inode(own).raw());
+    let leaves = [0x105b_5b59_0000_0000, 0x105b_5b59_0000_0001].map(ObjectId::from_raw);
+    let counted = TreeUsage::of_node(&root[INODE_HEADER_LEN..], own).unwrap();
+    assert_eq!(counted, TreeUsage::Root(leaves.to_vec()));
+    let objects = leaves.map(|leaf| TreeUsage::of_node(&written(leaf.raw()), own).unwrap());
+    let usage = |own| TreeUsage::Leaf(BlockUsage { own, shared: 0 });
+    assert_eq!(objects, [usage(262_144), usage(262_144)]);
+}
+
+/// A node list of five nodes that no transcript has.
+#[test]
+fn the_nodes_of_the_placement_example_are_read() {
+    let example = golden::placement();
+    let bytes = golden::unhex(&example["node_list_reply_hex"]);
+    let nodes = decode_nodes(&bytes, 5).unwrap();
+    for (node, i) in nodes.iter().zip(0..) {
+        let expected = &example["nodes"][i];
+        assert_eq!(node.id.to_string(), format!("127.0.0.1:{}", expected["port"]));
+        assert_eq!(node.zone, expected["zone"]);
+        assert_eq!(node.space, expected["space"]);
+        assert_eq!(node.nr_vnodes, expected["nr_vnodes"]);
+    }
+    assert_eq!(nodes.len(), 5);
 }
 
 /// Every recorded reply to an opcode that has data: both headers and the data.

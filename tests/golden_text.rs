@@ -2,6 +2,8 @@
 //! is what a control file holds, the report is rebuilt from the replies that `dog` got, and the
 //! text made of it must be what `dog` printed. The recordings are in UTC.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "support/golden.rs"]
 mod golden;
 

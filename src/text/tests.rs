@@ -171,7 +171,12 @@ fn snapshots_and_clones_are_marked() {
     report.header.snap_ctime = 1;
     assert_eq!(line(report.clone())[0], b's', "first snapshot of a clone");
     report.header.parent_vdi_id = 0;
-    assert_eq!(line(report)[0], b's');
+    assert_eq!(line(report.clone())[0], b's');
+    report.header.snap_id = 12;
+    assert!(
+        line(report).starts_with(b"s v           12   10 GB"),
+        "a later snapshot and its number"
+    );
 }
 
 #[test]

@@ -117,6 +117,12 @@ impl Request {
         &self.payload
     }
 
+    /// What follows the header, taken out.
+    #[must_use]
+    pub fn into_payload(self) -> Payload {
+        self.payload
+    }
+
     /// Bytes of payload to be sent.
     #[must_use]
     pub fn payload_len(&self) -> u32 {
@@ -176,6 +182,20 @@ impl Request {
         let first = first.min(INDEX_ENTRIES);
         let count = count.min(INDEX_ENTRIES - first);
         Self::read_inode(vid, index_offset(first), 4 * count)
+    }
+
+    /// Reads the first `len` bytes of a hyper volume's tree node (protocol 5.1).
+    #[must_use]
+    pub fn read_tree_node(oid: ObjectId, len: u32) -> Self {
+        let fields = ObjFields { oid: oid.raw(), ..ObjFields::default() };
+        let len = len.min(TRANSFER_LEN_MAX);
+        Self::plain(Opcode::ReadObj, len, |header| header.with_obj(&fields))
+    }
+
+    /// Asks whether a data object exists: a read of no bytes.
+    #[must_use]
+    pub fn probe(vid: VdiId, index: u32) -> Self {
+        Self::read(vid, index, Extent { offset: 0, len: 0 })
     }
 
     /// Reads the reference count of one block: generation and count, `i32` each.

@@ -9,6 +9,7 @@
 //! Everything panics on a malformed file: this is for tests, use it by
 //! `#[path = "support/golden.rs"] mod golden;`.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test file uses the part that it needs")]
 
 use std::fs;
@@ -128,6 +129,12 @@ pub fn transcripts() -> Vec<Transcript> {
     let mut names: Vec<String> = names.collect();
     names.sort();
     names.iter().map(|name| Transcript::load(name)).collect()
+}
+
+/// The example of where objects live: a node list and the places of 301 objects.
+pub fn placement() -> Value {
+    let text = fs::read_to_string(folder().join("placement.json")).expect("placement.json");
+    serde_json::from_str(&text).expect("JSON")
 }
 
 fn folder() -> PathBuf {
@@ -321,7 +328,8 @@ fn list(value: &Value) -> &Vec<Value> {
     value.as_array().expect("a list")
 }
 
-fn unhex(value: &Value) -> Vec<u8> {
+/// The bytes of a string of hexadecimal digits.
+pub fn unhex(value: &Value) -> Vec<u8> {
     let digits = value.as_str().expect("hex digits").as_bytes().chunks_exact(2);
     assert!(digits.remainder().is_empty(), "half a byte");
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();

@@ -1,0 +1,213 @@
+//! Attaching: from what a user wrote to a volume that can be used.
+//!
+//! ```text
+//!  Find (lock a working VDI, look a snapshot up) ──> Header ──> attached
+//!   │ no such name or snapshot: the next meaning       │ unusable: give the
+//!   v                                                  v lock back, then fail
+//!  fail                                               fail
+//! ```
+//!
+//! A line may mean several things ("a:b" is a VDI's name, or a snapshot of "a"),
+//! which are tried in order. The inode's header is read, a few KiB, and checked;
+//! the index is left for later.
+
+use crate::context::Context;
+use crate::engine::Waiter;
+use crate::verdict::{Verdict, on_lookup, on_object};
+use crate::volume::Volume;
+use sheepfs::ipc::{Failure, Tag, VolumeId};
+use sheepfs::wire::inode::InodeHeader;
+use sheepfs::wire::name::{Generation, VdiRef, VolumeName};
+use sheepfs::wire::{Request, Status, VdiId};
+use std::collections::VecDeque;
+
+/// An attach under way.
+#[derive(Debug)]
+pub struct Attach {
+    tag: Tag,
+    volume: VolumeId,
+    meanings: VecDeque<VdiRef>,
+    /// The vid whose lock we held before this worker lived.
+    held: Option<VdiId>,
+    locked: Option<VdiId>,
+    missing: Failure,
+    step: Step,
+}
+
+/// What was asked last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The vid of the name whose lock we may hold.
+    Find,
+    /// The vid of the name, with its lock.
+    Lock,
+    /// The header of that vid.
+    Header(VdiId),
+    /// The end of a lock: the old one, or the one that was taken for nothing.
+    Release(After),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    ReadHeader(VdiId),
+    Fail(Failure),
+}
+
+/// How a step ended.
+pub enum Progress {
+    /// The next question is on its way.
+    Going,
+    /// A volume.
+    Attached(Box<Volume>),
+    /// It can't be attached.
+    Failed(Failure),
+    /// The sheep says that it is going.
+    SheepGone,
+}
+
+impl Attach {
+    /// Begins; asks the first question.
+    pub fn begin(
+        tag: Tag,
+        volume: VolumeId,
+        name: &VolumeName,
+        held: u32,
+        io: &mut Context<Waiter>,
+    ) -> Self {
+        let mut attach = Self {
+            tag,
+            volume,
+            meanings: name.meanings().into(),
+            held: VdiId::new(held),
+            locked: None,
+            missing: Failure::NoSuchVdi,
+            step: Step::Find,
+        };
+        attach.find(io);
+        attach
+    }
+
+    /// The request that asked for it.
+    pub fn tag(&self) -> Tag {
+        self.tag
+    }
+
+    /// What it shall be called.
+    pub fn volume(&self) -> VolumeId {
+        self.volume
+    }
+
+    /// Asks for the next meaning.
+    fn find(&mut self, io: &mut Context<Waiter>) -> Progress {
+        let Some(vdi) = self.meanings.front() else { return Progress::Failed(self.missing) };
+        let working = vdi.generation == Generation::Working;
+        let (step, request) = if working && self.held.is_none() {
+            (Step::Lock, Request::lock_vdi(vdi))
+        } else {
+            (Step::Find, Request::get_vdi_info(vdi))
+        };
+        self.ask(step, request, io)
+    }
+
+    fn ask(&mut self, step: Step, request: Request, io: &mut Context<Waiter>) -> Progress {
+        self.step = step;
+        io.send(request, None, Waiter::Attach(self.tag));
+        Progress::Going
+    }
+
+    /// Takes an answer.
+    pub fn reply(
+        &mut self,
+        status: Status,
+        bytes: &[u8],
+        vid: u32,
+        io: &mut Context<Waiter>,
+    ) -> Progress {
+        match self.step {
+            Step::Find | Step::Lock => self.found(status, vid, io),
+            Step::Header(vid) => self.header(vid, status, bytes, io),
+            Step::Release(After::ReadHeader(vid)) => {
+                self.ask(Step::Header(vid), Request::read_inode_header(vid), io)
+            }
+            Step::Release(After::Fail(failure)) => Progress::Failed(failure),
+        }
+    }
+
+    fn found(&mut self, status: Status, vid: u32, io: &mut Context<Waiter>) -> Progress {
+        match on_lookup(status) {
+            Verdict::Done => match VdiId::new(vid) {
+                Some(vid) => self.found_vid(vid, io),
+                None => Progress::Failed(Failure::BadAnswer),
+            },
+            Verdict::Retry => self.find(io),
+            Verdict::SheepGone => Progress::SheepGone,
+            Verdict::Fail(missing @ (Failure::NoSuchVdi | Failure::NoSuchSnapshot)) => {
+                self.missing = missing;
+                self.meanings.pop_front();
+                self.find(io)
+            }
+            Verdict::Fail(failure) => Progress::Failed(failure),
+            Verdict::Reload | Verdict::Recheck => Progress::Failed(Failure::BadAnswer),
+        }
+    }
+
+    fn found_vid(&mut self, vid: VdiId, io: &mut Context<Waiter>) -> Progress {
+        let working = self.meanings.front().filter(|vdi| vdi.generation == Generation::Working);
+        match (self.step, self.held, working) {
+            (Step::Lock, _, _) => self.locked = Some(vid),
+            (_, Some(held), Some(_)) if held == vid => self.locked = Some(vid),
+            // It became a snapshot while no worker lived: lock the new vid.
+            (_, Some(_), Some(vdi)) => {
+                let request = Request::lock_vdi(vdi);
+                return self.ask(Step::Lock, request, io);
+            }
+            _ => {}
+        }
+        match self.held.filter(|held| self.locked.is_some_and(|locked| locked != *held)) {
+            Some(held) => {
+                self.ask(Step::Release(After::ReadHeader(vid)), Request::release_vdi(held), io)
+            }
+            None => self.ask(Step::Header(vid), Request::read_inode_header(vid), io),
+        }
+    }
+
+    fn header(
+        &mut self,
+        vid: VdiId,
+        status: Status,
+        bytes: &[u8],
+        io: &mut Context<Waiter>,
+    ) -> Progress {
+        let decoded = match on_object(status) {
+            Verdict::Done => InodeHeader::decode(bytes),
+            Verdict::SheepGone => return Progress::SheepGone,
+            Verdict::Retry | Verdict::Reload | Verdict::Recheck | Verdict::Fail(_) => {
+                return self.give_up(Failure::from_status(status), io);
+            }
+        };
+        match decoded.and_then(|header| header.check_usable(vid).map(|()| header)) {
+            Ok(header) => self.attached(vid, header, io),
+            Err(cause) => self.give_up(Failure::Unusable(cause), io),
+        }
+    }
+
+    fn attached(&mut self, vid: VdiId, header: InodeHeader, io: &mut Context<Waiter>) -> Progress {
+        let Some(vdi) = self.meanings.front() else { return Progress::Failed(self.missing) };
+        let working = vdi.generation == Generation::Working;
+        if header.name != vdi.name.as_str().as_bytes() || header.is_snapshot() == working {
+            return self.give_up(Failure::Replaced, io);
+        }
+        let volume = Volume::new(self.volume, vdi.name.clone(), vid, header, self.locked, io.now);
+        Progress::Attached(Box::new(volume))
+    }
+
+    /// Gives back a lock that was taken for nothing, then fails.
+    fn give_up(&mut self, failure: Failure, io: &mut Context<Waiter>) -> Progress {
+        match self.locked.take() {
+            Some(vid) => {
+                self.ask(Step::Release(After::Fail(failure)), Request::release_vdi(vid), io)
+            }
+            None => Progress::Failed(failure),
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! One TCP connection to a sheep, without blocking.
+//!
+//! Requests leave in order, header and payload together in one vectored write
+//! (hazard 48): the payload lies complete in the arena or in memory before the
+//! first byte goes out. Replies come in any order and are matched by id. A small
+//! staging buffer takes headers; payload beyond it is received straight into the
+//! arena, by the same call that fetches the headers behind it.
+
+use crate::frame::{Destination, Expected, Frame, Reply, Source};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt,
+};
+use sheepfs::ipc::{Arena, LostReason};
+use sheepfs::wire::{HEADER_LEN, Opcode, ReplyHeader};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+/// Room for a few headers: what payload falls in here is copied once more.
+const STAGING_LEN: usize = 8 * HEADER_LEN;
+/// Frames that one vectored write takes at most.
+const BATCH_MAX: usize = 32;
+
+/// A connection, established or on its way.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    outbox: VecDeque<Frame>,
+    /// Bytes of the first frame that have left already.
+    sent: usize,
+    queued_bytes: usize,
+    expected: HashMap<u32, Expected>,
+    inbox: Inbox,
+    staging: [u8; STAGING_LEN],
+    staged: usize,
+}
+
+/// Where the receiving side stands.
+#[derive(Debug)]
+enum Inbox {
+    /// The next bytes are a reply's header.
+    Header,
+    /// The next bytes are the payload of this reply.
+    Payload {
+        header: ReplyHeader,
+        expected: Expected,
+        buffer: Vec<u8>,
+        received: usize,
+        len: usize,
+    },
+}
+
+impl Connection {
+    /// Starts to connect. It is established when the socket can be written.
+    ///
+    /// Closing it resets it, so that a sheep drops what it has not read yet
+    /// (`SO_LINGER {1,0}`, hazards 1 and 3).
+    ///
+    /// # Errors
+    /// The system's, when it refuses at once.
+    pub fn start(address: SocketAddr) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(family, SockType::Stream, flags, None)?;
+        setsockopt(&socket, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?;
+        setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+        setsockopt(&socket, sockopt::KeepAlive, &true)?;
+        setsockopt(&socket, sockopt::TcpKeepIdle, &10)?;
+        setsockopt(&socket, sockopt::TcpKeepInterval, &5)?;
+        match connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+            Ok(()) | Err(Errno::EINPROGRESS) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(Self {
+            stream: TcpStream::from(socket),
+            outbox: VecDeque::new(),
+            sent: 0,
+            queued_bytes: 0,
+            expected: HashMap::new(),
+            inbox: Inbox::Header,
+            staging: [0; STAGING_LEN],
+            staged: 0,
+        })
+    }
+
+    /// Bytes waiting to be sent or received: what a new request stands behind.
+    pub fn load(&self) -> usize {
+        self.queued_bytes
+            + self.expected.values().map(|e| e.reply_len() + HEADER_LEN).sum::<usize>()
+    }
+
+    /// Whether bytes wait to be sent.
+    pub fn wants_to_send(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// Queues a request; [`Self::flush`] sends it.
+    pub fn push(&mut self, frame: Frame, expected: Expected) {
+        self.queued_bytes += frame.len();
+        self.expected.insert(frame.id(), expected);
+        self.outbox.push_back(frame);
+    }
+
+    /// The ids of all requests without an answer.
+    pub fn unanswered(&self) -> Vec<u32> {
+        let receiving = match &self.inbox {
+            Inbox::Header => None,
+            Inbox::Payload { header, .. } => Some(header.id),
+        };
+        self.expected.keys().copied().chain(receiving).collect()
+    }
+
+    /// Sends as much as the socket takes.
+    ///
+    /// # Errors
+    /// Why the connection is lost.
+    pub fn flush(&mut self, arena: &Arena) -> Result<(), LostReason> {
+        while !self.outbox.is_empty() {
+            match self.send_batch(arena) {
+                Ok(sent) => self.account(sent),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(lost(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn send_batch(&mut self, arena: &Arena) -> io::Result<usize> {
+        let mut slices = Vec::with_capacity(2 * BATCH_MAX);
+        for frame in self.outbox.iter().take(BATCH_MAX) {
+            slices.push(IoSlice::new(&frame.header));
+            match &frame.source {
+                Source::None => {}
+                Source::Bytes(bytes) => slices.push(IoSlice::new(bytes)),
+                Source::Arena(span) => slices.push(arena.io_slice(*span)),
+            }
+        }
+        let mut rest = slices.as_mut_slice();
+        IoSlice::advance_slices(&mut rest, self.sent);
+        self.stream.write_vectored(rest)
+    }
+
+    fn account(&mut self, sent: usize) {
+        self.queued_bytes -= sent;
+        self.sent += sent;
+        while let Some(first) = self.outbox.front()
+            && self.sent >= first.len()
+        {
+            self.sent -= first.len();
+            self.outbox.pop_front();
+        }
+    }
+
+    /// Receives what is there and appends the replies that are complete.
+    ///
+    /// # Errors
+    /// Why the connection is lost: it broke, or the peer is no sheep.
+    pub fn receive(&mut self, arena: &Arena, replies: &mut Vec<Reply>) -> Result<(), LostReason> {
+        loop {
+            let wanted = match self.receive_once(arena) {
+                Ok(0) => return Err(LostReason::Disconnected),
+                Ok(wanted) => wanted,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(lost(&error)),
+            };
+            self.advance(wanted, arena, replies)?;
+        }
+    }
+
+    /// One read: first what is missing of a payload, then the staging buffer.
+    fn receive_once(&mut self, arena: &Arena) -> io::Result<usize> {
+        let staging = IoSliceMut::new(&mut self.staging[self.staged..]);
+        match &mut self.inbox {
+            Inbox::Header => (&self.stream).read_vectored(&mut [staging]),
+            Inbox::Payload { expected, buffer, received, len, .. } => {
+                let target = match expected.direct(*len) {
+                    Some(span) => {
+                        arena.io_slice_mut(span.part(count(*received), count(*len - *received)))
+                    }
+                    None => IoSliceMut::new(&mut buffer[*received..]),
+                };
+                (&self.stream).read_vectored(&mut [target, staging])
+            }
+        }
+    }
+
+    /// Accounts for `n` bytes received by [`Self::receive_once`].
+    fn advance(
+        &mut self,
+        n: usize,
+        arena: &Arena,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), LostReason> {
+        let mut staged_more = n;
+        if let Inbox::Payload { received, len, .. } = &mut self.inbox {
+            let direct = n.min(*len - *received);
+            *received += direct;
+            staged_more = n - direct;
+        }
+        self.staged += staged_more;
+        self.finish_payload(replies);
+        let mut at = 0;
+        while matches!(self.inbox, Inbox::Header) && self.staged - at >= HEADER_LEN {
+            let mut bytes = [0; HEADER_LEN];
+            bytes.copy_from_slice(&self.staging[at..at + HEADER_LEN]);
+            at += HEADER_LEN;
+            self.begin(ReplyHeader::decode(&bytes))?;
+            at += self.take_staged(at, arena);
+            self.finish_payload(replies);
+        }
+        self.staging.copy_within(at..self.staged, 0);
+        self.staged -= at;
+        Ok(())
+    }
+
+    /// A header has come: check it against what was asked.
+    fn begin(&mut self, header: ReplyHeader) -> Result<(), LostReason> {
+        let expected = self.expected.remove(&header.id).ok_or(LostReason::NotASheep)?;
+        let len = header.data_length as usize;
+        let known = Opcode::from_code(header.opcode) == Some(expected.opcode);
+        // Servers before 0.8 trimmed zeros off (protocol 1.9); these are not
+        // supported, so a read is answered whole or not at all.
+        let read_whole = expected.opcode == Opcode::ReadObj && header.status.is_success();
+        let fits =
+            if read_whole { len == expected.reply_len() } else { len <= expected.reply_len() };
+        if !known || !fits {
+            return Err(LostReason::NotASheep);
+        }
+        let buffered = if expected.direct(len).is_some() { 0 } else { len };
+        self.inbox =
+            Inbox::Payload { header, expected, buffer: vec![0; buffered], received: 0, len };
+        Ok(())
+    }
+
+    /// Copies the payload's beginning out of the staging buffer.
+    fn take_staged(&mut self, at: usize, arena: &Arena) -> usize {
+        let Inbox::Payload { expected, buffer, received, len, .. } = &mut self.inbox else {
+            return 0;
+        };
+        let have = &self.staging[at..self.staged];
+        let taken = have.len().min(*len);
+        match expected.direct(*len) {
+            Some(span) => arena.fill(span, &have[..taken]),
+            None => buffer[..taken].copy_from_slice(&have[..taken]),
+        }
+        *received = taken;
+        taken
+    }
+
+    fn finish_payload(&mut self, replies: &mut Vec<Reply>) {
+        let done = matches!(&self.inbox, Inbox::Payload { received, len, .. } if received == len);
+        if !done {
+            return;
+        }
+        if let Inbox::Payload { header, buffer, .. } =
+            std::mem::replace(&mut self.inbox, Inbox::Header)
+        {
+            replies.push(Reply::new(header, buffer));
+        }
+    }
+
+    /// The error a connection attempt ended with, if it did.
+    pub fn connect_error(&self) -> Option<LostReason> {
+        match self.stream.take_error() {
+            Ok(None) => None,
+            Ok(Some(error)) | Err(error) => Some(lost(&error)),
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl Expected {
+    /// Where a payload of `len` bytes may go straight away.
+    fn direct(&self, len: usize) -> Option<sheepfs::ipc::Span> {
+        match &self.destination {
+            Destination::Arena(span) if span.len() as usize == len => Some(*span),
+            Destination::Arena(_) | Destination::Memory { .. } => None,
+        }
+    }
+}
+
+fn lost(error: &io::Error) -> LostReason {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => LostReason::Refused,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => LostReason::Disconnected,
+        _ => LostReason::Unreachable,
+    }
+}
+
+/// Lengths of payloads fit 32 bits, as `data_length` does.
+fn count(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,219 @@
+//! The worker's one owner of state: messages and replies go in, requests and
+//! messages come out, and nothing in here waits.
+
+use crate::attach::{self, Attach};
+use crate::cache::Cache;
+use crate::context::{Context, Wire};
+use crate::frame::Reply;
+use crate::query::{self, Part, QueryRun, send_report};
+use crate::volume::objects::Kind;
+use crate::volume::{Volume, Wait};
+use sheepfs::ipc::{Arena, Failure, FromWorker, LostReason, RawSpan, Tag, ToWorker, VolumeId};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+/// Who waits for a reply.
+#[derive(Clone, Debug)]
+pub enum Waiter {
+    /// An attached volume.
+    Volume(VolumeId, Wait),
+    /// An attach.
+    Attach(Tag),
+    /// A query.
+    Query(Tag, Part),
+}
+
+/// All state of a worker that has a sheep.
+pub struct Engine {
+    volumes: BTreeMap<VolumeId, Volume>,
+    attaches: HashMap<Tag, Attach>,
+    queries: HashMap<Tag, QueryRun>,
+    waiters: HashMap<u32, Waiter>,
+    cache: Cache,
+    flush_refused: bool,
+}
+
+/// What one step acts through.
+pub struct Surroundings<'a> {
+    /// The sheep.
+    pub wire: &'a mut dyn Wire,
+    /// Messages to the supervisor.
+    pub out: &'a mut Vec<FromWorker>,
+    /// The shared memory.
+    pub arena: &'a Arena,
+    /// The time.
+    pub now: Instant,
+}
+
+impl Engine {
+    /// A worker without volumes.
+    pub fn new(cache_bytes: u64) -> Self {
+        Self {
+            volumes: BTreeMap::new(),
+            attaches: HashMap::new(),
+            queries: HashMap::new(),
+            waiters: HashMap::new(),
+            cache: Cache::new(cache_bytes),
+            flush_refused: false,
+        }
+    }
+
+    /// Takes a message of the supervisor's.
+    pub fn message(&mut self, message: ToWorker, around: &mut Surroundings) {
+        match message {
+            // Connecting is over before there is an engine.
+            ToWorker::Connect { .. } => {}
+            ToWorker::Attach { tag, volume, name, held_lock } => {
+                let (mut io, _) = self.context(around);
+                let attach = Attach::begin(tag, volume, &name, held_lock, &mut io);
+                self.attaches.insert(tag, attach);
+            }
+            ToWorker::Query { tag, query } => {
+                let (mut io, _) = self.context(around);
+                let run = QueryRun::begin(tag, query, &mut io);
+                self.queries.insert(tag, run);
+            }
+            ToWorker::Read { tag, volume, offset, span } => {
+                self.transfer(tag, volume, Kind::Read, offset, span, around);
+            }
+            ToWorker::Write { tag, volume, offset, span } => {
+                self.transfer(tag, volume, Kind::Write, offset, span, around);
+            }
+            ToWorker::Flush { tag, volume } => {
+                self.with_volume(tag, volume, around, |volume, io| volume.flush(tag, io));
+            }
+            ToWorker::Detach { tag, volume } => {
+                self.with_volume(tag, volume, around, |volume, io| volume.detach(tag, io));
+                self.forget_gone(volume);
+            }
+            ToWorker::SetCache { cache_bytes } => self.cache = Cache::new(cache_bytes),
+        }
+    }
+
+    fn transfer(
+        &mut self,
+        tag: Tag,
+        id: VolumeId,
+        kind: Kind,
+        offset: u64,
+        raw: RawSpan,
+        around: &mut Surroundings,
+    ) {
+        let Some(span) = around.arena.check(raw) else {
+            return around.out.push(FromWorker::Done { tag, outcome: Err(Failure::OutOfBounds) });
+        };
+        self.with_volume(tag, id, around, |volume, io| volume.submit(tag, kind, offset, span, io));
+    }
+
+    fn with_volume(
+        &mut self,
+        tag: Tag,
+        id: VolumeId,
+        around: &mut Surroundings,
+        step: impl FnOnce(&mut Volume, &mut Context<Waiter>),
+    ) {
+        let (mut io, volumes) = self.context(around);
+        match volumes.get_mut(&id) {
+            Some(volume) => step(volume, &mut io),
+            None => io.done(tag, Err(Failure::NotAttached)),
+        }
+    }
+
+    fn context<'a>(
+        &'a mut self,
+        around: &'a mut Surroundings,
+    ) -> (Context<'a, Waiter>, &'a mut BTreeMap<VolumeId, Volume>) {
+        let io = Context {
+            wire: &mut *around.wire,
+            out: &mut *around.out,
+            arena: around.arena,
+            cache: &mut self.cache,
+            now: around.now,
+            flush_refused: &mut self.flush_refused,
+            waiters: &mut self.waiters,
+        };
+        (io, &mut self.volumes)
+    }
+
+    fn forget_gone(&mut self, id: VolumeId) {
+        if self.volumes.get(&id).is_some_and(Volume::is_gone) {
+            self.volumes.remove(&id);
+        }
+    }
+
+    /// Takes a reply.
+    ///
+    /// # Errors
+    /// When the sheep says that it is going.
+    pub fn reply(&mut self, reply: &Reply, around: &mut Surroundings) -> Result<(), LostReason> {
+        let going = match self.waiters.remove(&reply.id) {
+            Some(Waiter::Volume(id, wait)) => {
+                let (mut io, volumes) = self.context(around);
+                let vid = reply.header.vdi().vdi_id;
+                let going = volumes.get_mut(&id).is_some_and(|volume| {
+                    volume.reply(wait, reply.status, &reply.bytes, vid, &mut io)
+                });
+                self.forget_gone(id);
+                going
+            }
+            Some(Waiter::Attach(tag)) => self.attach_replied(tag, reply, around),
+            Some(Waiter::Query(tag, part)) => self.query_replied(tag, part, reply, around),
+            None => false,
+        };
+        if going { Err(LostReason::ShuttingDown) } else { Ok(()) }
+    }
+
+    fn attach_replied(&mut self, tag: Tag, reply: &Reply, around: &mut Surroundings) -> bool {
+        let Some(mut attach) = self.attaches.remove(&tag) else { return false };
+        let (mut io, volumes) = self.context(around);
+        let vid = reply.header.vdi().vdi_id;
+        match attach.reply(reply.status, &reply.bytes, vid, &mut io) {
+            attach::Progress::Going => {
+                self.attaches.insert(tag, attach);
+            }
+            attach::Progress::Attached(volume) => {
+                io.out.push(FromWorker::Attached { tag, facts: volume.facts() });
+                volumes.insert(attach.volume(), *volume);
+            }
+            attach::Progress::Failed(failure) => io.done(attach.tag(), Err(failure)),
+            attach::Progress::SheepGone => return true,
+        }
+        false
+    }
+
+    fn query_replied(
+        &mut self,
+        tag: Tag,
+        part: Part,
+        reply: &Reply,
+        around: &mut Surroundings,
+    ) -> bool {
+        let Some(mut run) = self.queries.remove(&tag) else { return false };
+        let (mut io, _) = self.context(around);
+        match run.reply(part, reply, &mut io) {
+            query::Progress::Going => {
+                self.queries.insert(tag, run);
+            }
+            query::Progress::Done(report) => send_report(run.tag(), &report, io.out),
+            query::Progress::Failed(failure) => io.done(run.tag(), Err(failure)),
+            query::Progress::SheepGone => return true,
+        }
+        false
+    }
+
+    /// Takes a time step.
+    pub fn tick(&mut self, around: &mut Surroundings) {
+        let now = around.now;
+        let (mut io, volumes) = self.context(around);
+        for volume in volumes.values_mut() {
+            if volume.next_deadline().is_some_and(|at| at <= now) {
+                volume.tick(&mut io);
+            }
+        }
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.volumes.values().filter_map(Volume::next_deadline).min()
+    }
+}

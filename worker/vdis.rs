@@ -1,0 +1,254 @@
+//! All VDIs of the cluster: the bitmaps say which there are, then each inode's
+//! header is read, and for a list the used part of its index, a bounded number of
+//! VDIs at a time.
+
+use crate::context::Context;
+use crate::engine::Waiter;
+use crate::frame::Reply;
+use crate::query::Part;
+use sheepfs::ipc::{Failure, Tag};
+use sheepfs::text::report::VdiReport;
+use sheepfs::wire::cluster::{
+    BlockUsage, TREE_HEAD_LEN, TreeHead, TreeUsage, VdiBitmap, covered_entries,
+};
+use sheepfs::wire::inode::{INDEX_ENTRIES, InodeHeader};
+use sheepfs::wire::{ObjectId, Request, VdiId};
+use std::collections::{BTreeMap, VecDeque};
+
+/// VDIs that are read at once.
+const PARALLEL_MAX: usize = 16;
+/// Index entries that one request reads: 1 MiB of them.
+const PIECE_ENTRIES: u32 = 1 << 18;
+
+/// Which question about the VDIs a reply answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VdiAnswer {
+    /// The vids in use.
+    InUse,
+    /// The deleted vids.
+    Deleted,
+    /// The header of a vid.
+    Header(VdiId),
+    /// A piece of the index of a vid, from that entry on.
+    Index(VdiId, u32),
+    /// The head of a hyper volume's tree.
+    TreeHead(VdiId),
+    /// The root, or the only leaf, of a hyper volume's tree.
+    Tree(VdiId),
+    /// The head of a leaf.
+    LeafHead(VdiId, ObjectId),
+    /// A leaf.
+    Leaf(VdiId),
+}
+
+/// The scan.
+#[derive(Debug)]
+pub struct VdiScan {
+    tag: Tag,
+    with_usage: bool,
+    in_use: Option<VdiBitmap>,
+    deleted: Option<VdiBitmap>,
+    waiting: VecDeque<VdiId>,
+    /// Vids being read, with the answers each still waits for.
+    reading: BTreeMap<VdiId, usize>,
+    found: BTreeMap<VdiId, VdiReport>,
+}
+
+impl VdiScan {
+    /// Begins; asks for the bitmaps.
+    pub fn begin(tag: Tag, with_usage: bool, io: &mut Context<Waiter>) -> Self {
+        let scan = Self {
+            tag,
+            with_usage,
+            in_use: None,
+            deleted: None,
+            waiting: VecDeque::new(),
+            reading: BTreeMap::new(),
+            found: BTreeMap::new(),
+        };
+        scan.ask(Request::read_vdis(), VdiAnswer::InUse, io);
+        scan.ask(Request::read_del_vdis(), VdiAnswer::Deleted, io);
+        scan
+    }
+
+    /// Sizes of all working VDIs, added up.
+    pub fn virtual_bytes(&self) -> u64 {
+        let working = self.found.values().filter(|vdi| !vdi.header.is_snapshot());
+        working.map(|vdi| vdi.header.vdi_size).fold(0, u64::saturating_add)
+    }
+
+    /// All VDIs, by ascending vid.
+    pub fn take(&mut self) -> Vec<VdiReport> {
+        std::mem::take(&mut self.found).into_values().collect()
+    }
+
+    fn ask(&self, request: Request, answer: VdiAnswer, io: &mut Context<Waiter>) {
+        io.send(request, None, Waiter::Query(self.tag, Part::Vdis(answer)));
+    }
+
+    /// Asks about a vid that is being read.
+    fn ask_vid(
+        &mut self,
+        vid: VdiId,
+        request: Request,
+        answer: VdiAnswer,
+        io: &mut Context<Waiter>,
+    ) {
+        *self.reading.entry(vid).or_default() += 1;
+        self.ask(request, answer, io);
+    }
+
+    /// Takes an answer. `true`: it was the last.
+    ///
+    /// # Errors
+    /// When a bitmap can't be had. A single VDI that can't be read, since it was
+    /// deleted meanwhile, is left out, as `dog` does.
+    pub fn reply(
+        &mut self,
+        answer: VdiAnswer,
+        reply: &Reply,
+        io: &mut Context<Waiter>,
+    ) -> Result<bool, Failure> {
+        match answer {
+            VdiAnswer::InUse => self.in_use = Some(bitmap(reply)?),
+            VdiAnswer::Deleted => self.deleted = Some(bitmap(reply)?),
+            VdiAnswer::Header(vid) => self.header(vid, reply, io),
+            VdiAnswer::Index(vid, _) => self.index(vid, reply),
+            VdiAnswer::TreeHead(vid) => self.tree_head(vid, reply, io),
+            VdiAnswer::Tree(vid) => self.tree(vid, reply, io),
+            VdiAnswer::LeafHead(vid, oid) => self.leaf_head(vid, oid, reply, io),
+            VdiAnswer::Leaf(vid) => self.leaf(vid, reply),
+        }
+        if let Some(vid) = vid_of(answer) {
+            self.answered(vid);
+        }
+        if let (Some(in_use), Some(deleted)) = (&self.in_use, &self.deleted) {
+            self.waiting = in_use.without(deleted).collect();
+            (self.in_use, self.deleted) = (None, None);
+        } else if self.in_use.is_some() || self.deleted.is_some() {
+            return Ok(false);
+        }
+        self.read_more(io);
+        Ok(self.reading.is_empty())
+    }
+
+    fn answered(&mut self, vid: VdiId) {
+        if let Some(left) = self.reading.get_mut(&vid) {
+            *left -= 1;
+            if *left == 0 {
+                self.reading.remove(&vid);
+            }
+        }
+    }
+
+    fn read_more(&mut self, io: &mut Context<Waiter>) {
+        while self.reading.len() < PARALLEL_MAX
+            && let Some(vid) = self.waiting.pop_front()
+        {
+            self.ask_vid(vid, Request::read_inode_header(vid), VdiAnswer::Header(vid), io);
+        }
+    }
+
+    fn header(&mut self, vid: VdiId, reply: &Reply, io: &mut Context<Waiter>) {
+        let Some(header) = usable(reply).and_then(|bytes| InodeHeader::decode(bytes).ok()) else {
+            return;
+        };
+        if header.name.is_empty() {
+            return;
+        }
+        let entries = covered_entries(&header).min(INDEX_ENTRIES);
+        let hyper = header.store_policy == 1;
+        self.found.insert(vid, VdiReport { header, usage: BlockUsage::default() });
+        if !self.with_usage {
+            return;
+        }
+        if hyper {
+            return self.ask_vid(vid, tree_of(vid, TREE_HEAD_LEN), VdiAnswer::TreeHead(vid), io);
+        }
+        let pieces = (0..entries).step_by(PIECE_ENTRIES as usize);
+        for first in pieces {
+            let count = PIECE_ENTRIES.min(entries - first);
+            self.ask_vid(
+                vid,
+                Request::read_index(vid, first, count),
+                VdiAnswer::Index(vid, first),
+                io,
+            );
+        }
+    }
+
+    fn index(&mut self, vid: VdiId, reply: &Reply) {
+        if let Some(bytes) = usable(reply) {
+            self.count(vid, BlockUsage::of_index(bytes, vid));
+        }
+    }
+
+    fn count(&mut self, vid: VdiId, usage: BlockUsage) {
+        if let Some(found) = self.found.get_mut(&vid) {
+            found.usage += usage;
+        }
+    }
+
+    fn tree_head(&mut self, vid: VdiId, reply: &Reply, io: &mut Context<Waiter>) {
+        if let Some(head) = usable(reply).and_then(|bytes| TreeHead::decode(bytes).ok()) {
+            self.ask_vid(vid, tree_of(vid, head.used_len()), VdiAnswer::Tree(vid), io);
+        }
+    }
+
+    fn tree(&mut self, vid: VdiId, reply: &Reply, io: &mut Context<Waiter>) {
+        match usable(reply).and_then(|bytes| TreeUsage::of_node(bytes, vid).ok()) {
+            Some(TreeUsage::Leaf(usage)) => self.count(vid, usage),
+            Some(TreeUsage::Root(leaves)) => {
+                for oid in leaves {
+                    let request = Request::read_tree_node(oid, TREE_HEAD_LEN as u32);
+                    self.ask_vid(vid, request, VdiAnswer::LeafHead(vid, oid), io);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn leaf_head(&mut self, vid: VdiId, oid: ObjectId, reply: &Reply, io: &mut Context<Waiter>) {
+        if let Some(head) = usable(reply).and_then(|bytes| TreeHead::decode(bytes).ok()) {
+            let len = u32::try_from(head.used_len()).unwrap_or(u32::MAX);
+            self.ask_vid(vid, Request::read_tree_node(oid, len), VdiAnswer::Leaf(vid), io);
+        }
+    }
+
+    fn leaf(&mut self, vid: VdiId, reply: &Reply) {
+        if let Some(TreeUsage::Leaf(usage)) =
+            usable(reply).and_then(|bytes| TreeUsage::of_node(bytes, vid).ok())
+        {
+            self.count(vid, usage);
+        }
+    }
+}
+
+/// The tree's first node lies where an array index would.
+fn tree_of(vid: VdiId, len: usize) -> Request {
+    let entries = u32::try_from(len.div_ceil(4)).unwrap_or(INDEX_ENTRIES);
+    Request::read_index(vid, 0, entries)
+}
+
+fn usable(reply: &Reply) -> Option<&[u8]> {
+    reply.status.is_success().then_some(reply.bytes.as_slice())
+}
+
+fn bitmap(reply: &Reply) -> Result<VdiBitmap, Failure> {
+    if !reply.status.is_success() {
+        return Err(Failure::from_status(reply.status));
+    }
+    VdiBitmap::decode(reply.bytes.clone()).map_err(|_| Failure::BadAnswer)
+}
+
+fn vid_of(answer: VdiAnswer) -> Option<VdiId> {
+    match answer {
+        VdiAnswer::InUse | VdiAnswer::Deleted => None,
+        VdiAnswer::Header(vid)
+        | VdiAnswer::Index(vid, _)
+        | VdiAnswer::TreeHead(vid)
+        | VdiAnswer::Tree(vid)
+        | VdiAnswer::LeafHead(vid, _)
+        | VdiAnswer::Leaf(vid) => Some(vid),
+    }
+}

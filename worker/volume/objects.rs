@@ -1,0 +1,244 @@
+//! The requests on one object, in order: which may run beside which.
+//!
+//! The cluster orders nothing (protocol 1.8), so the worker does:
+//!
+//! - requests that overlap, one of them a write, run one after the other, in the
+//!   order in which they came; on an erasure-coded VDI a range is widened to
+//!   stripes of 512 bytes (protocol 6.1);
+//! - while an object is created, until its index entry is written, no other
+//!   write to it runs (protocol 8.5).
+//!
+//! Reads wait for overlapping writes too, and writes for reads: so a read is
+//! never torn, and once it has seen a write, no later read misses it.
+
+use sheepfs::ipc::{Span, Tag};
+use sheepfs::wire::request::Extent;
+use std::time::Instant;
+
+/// The unit in which erasure-coded objects are written.
+const STRIPE_LEN: u64 = 512;
+
+/// Names a part within its volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PartId(pub u64);
+
+/// What a part does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Reads into its span.
+    Read,
+    /// Writes from its span.
+    Write,
+}
+
+/// Where a part stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It waits for those before it, or for its volume.
+    Waiting,
+    /// It waits for this time as well, since the cluster asked for patience.
+    Delayed(Instant),
+    /// A read or a write of an own object is on the wire.
+    Running,
+    /// Its object is being created, or the index entry written.
+    Creating,
+    /// Its index entry is read again, which was this before.
+    Rechecking(u32),
+}
+
+/// The piece of a request that lies in one object.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Its name.
+    pub id: PartId,
+    /// The request it belongs to.
+    pub tag: Tag,
+    /// Read or write.
+    pub kind: Kind,
+    /// Where in the object.
+    pub extent: Extent,
+    /// Where in the arena.
+    pub span: Span,
+    /// Where it stands.
+    pub state: State,
+    /// Whether the index entry was read again for it already.
+    pub rechecked: bool,
+}
+
+impl Part {
+    fn is_active(&self) -> bool {
+        matches!(self.state, State::Running | State::Creating | State::Rechecking(_))
+    }
+
+    fn range(&self, stripes: bool) -> (u64, u64) {
+        let start = u64::from(self.extent.offset());
+        let end = start + u64::from(self.extent.len());
+        if stripes {
+            (start / STRIPE_LEN * STRIPE_LEN, end.next_multiple_of(STRIPE_LEN))
+        } else {
+            (start, end)
+        }
+    }
+}
+
+/// The parts on one object, oldest first.
+#[derive(Debug, Default)]
+pub struct ObjectQueue {
+    parts: Vec<Part>,
+}
+
+impl ObjectQueue {
+    /// Adds the newest part.
+    pub fn push(&mut self, part: Part) {
+        self.parts.push(part);
+    }
+
+    /// Whether there is none left.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// A part by its name.
+    pub fn get_mut(&mut self, id: PartId) -> Option<&mut Part> {
+        self.parts.iter_mut().find(|part| part.id == id)
+    }
+
+    /// Takes a part out.
+    pub fn remove(&mut self, id: PartId) -> Option<Part> {
+        let at = self.parts.iter().position(|part| part.id == id)?;
+        Some(self.parts.remove(at))
+    }
+
+    /// Takes out all parts that are not on the wire.
+    pub fn remove_waiting(&mut self) -> Vec<Part> {
+        let (active, waiting) = self.parts.drain(..).partition(Part::is_active);
+        self.parts = active;
+        waiting
+    }
+
+    /// Whether a write is under way or waits.
+    pub fn has_writes(&self) -> bool {
+        self.parts.iter().any(|part| part.kind == Kind::Write)
+    }
+
+    /// Lets all parts that wait wait until then.
+    pub fn delay_waiting(&mut self, until: Instant) {
+        for part in self.parts.iter_mut().filter(|part| !part.is_active()) {
+            part.state = State::Delayed(until);
+        }
+    }
+
+    /// When the first delayed part may run.
+    pub fn delayed_until(&self) -> Option<Instant> {
+        let until = |part: &Part| match part.state {
+            State::Delayed(until) => Some(until),
+            State::Waiting | State::Running | State::Creating | State::Rechecking(_) => None,
+        };
+        self.parts.iter().filter_map(until).min()
+    }
+
+    /// The oldest part that may run now. `creates` says that a write will have
+    /// to create the object; `stripes` that the VDI is erasure coded.
+    pub fn next(&self, creates: bool, stripes: bool, now: Instant) -> Option<Part> {
+        let startable = |at: &usize| self.may_start(*at, creates, stripes, now);
+        let at = (0..self.parts.len()).find(startable)?;
+        Some(self.parts[at])
+    }
+
+    fn may_start(&self, at: usize, creates: bool, stripes: bool, now: Instant) -> bool {
+        let part = &self.parts[at];
+        let ripe = match part.state {
+            State::Waiting => true,
+            State::Delayed(until) => until <= now,
+            State::Running | State::Creating | State::Rechecking(_) => false,
+        };
+        let blocks = |(number, other): (usize, &Part)| {
+            let before = number < at || other.is_active();
+            number != at && before && conflicts(part, other, creates, stripes)
+        };
+        ripe && !self.parts.iter().enumerate().any(blocks)
+    }
+}
+
+fn conflicts(part: &Part, other: &Part, creates: bool, stripes: bool) -> bool {
+    let writes = part.kind == Kind::Write && other.kind == Kind::Write;
+    let creating = other.state == State::Creating || (creates && other.is_active());
+    if writes && creating {
+        return true;
+    }
+    let (a, b) = (part.range(stripes), other.range(stripes));
+    (part.kind == Kind::Write || other.kind == Kind::Write) && a.0 < b.1 && b.0 < a.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sheepfs::ipc::{Arena, RawSpan};
+
+    fn part(id: u64, kind: Kind, offset: u32, len: u32) -> Part {
+        let arena = Arena::create(4096).unwrap();
+        let span = arena.check(RawSpan { offset: 0, len: 0 }).unwrap();
+        let extent = Extent::new(offset, len, 22).unwrap();
+        let state = State::Waiting;
+        Part { id: PartId(id), tag: Tag(id), kind, extent, span, state, rechecked: false }
+    }
+
+    /// Starts all that may start, and names them.
+    fn start(queue: &mut ObjectQueue, creates: bool, stripes: bool) -> Vec<u64> {
+        let mut started = Vec::new();
+        while let Some(next) = queue.next(creates, stripes, Instant::now()) {
+            let creating = creates && next.kind == Kind::Write;
+            let state = if creating { State::Creating } else { State::Running };
+            queue.get_mut(next.id).unwrap().state = state;
+            started.push(next.id.0);
+        }
+        started
+    }
+
+    fn queue(parts: &[Part]) -> ObjectQueue {
+        ObjectQueue { parts: parts.to_vec() }
+    }
+
+    #[test]
+    fn what_overlaps_a_write_waits_for_it_in_order() {
+        let (r, w) = (Kind::Read, Kind::Write);
+        let parts = [part(1, w, 0, 10), part(2, r, 5, 10), part(3, w, 12, 10), part(4, r, 50, 1)];
+        let mut queue = queue(&parts);
+        assert_eq!(start(&mut queue, false, false), [1, 4]);
+        queue.remove(PartId(1));
+        assert_eq!(start(&mut queue, false, false), [2]);
+        queue.remove(PartId(2));
+        assert_eq!(start(&mut queue, false, false), [3]);
+    }
+
+    #[test]
+    fn reads_run_side_by_side() {
+        let parts = [part(1, Kind::Read, 0, 10), part(2, Kind::Read, 0, 10)];
+        assert_eq!(start(&mut queue(&parts), true, true), [1, 2]);
+    }
+
+    #[test]
+    fn one_write_creates_and_all_others_wait() {
+        let w = Kind::Write;
+        let parts = [part(1, w, 0, 1), part(2, w, 100, 1), part(3, Kind::Read, 200, 1)];
+        let mut queue = queue(&parts);
+        assert_eq!(start(&mut queue, true, false), [1, 3]);
+        assert!(start(&mut queue, false, false).is_empty(), "still being created");
+        queue.remove(PartId(1));
+        assert_eq!(start(&mut queue, false, false), [2]);
+    }
+
+    #[test]
+    fn writes_that_share_a_stripe_wait_when_erasure_coded() {
+        let parts = [part(1, Kind::Write, 0, 100), part(2, Kind::Write, 400, 100)];
+        assert_eq!(start(&mut queue(&parts), false, true), [1]);
+        assert_eq!(start(&mut queue(&parts), false, false), [1, 2]);
+    }
+
+    #[test]
+    fn a_delayed_part_holds_back_what_overlaps_it() {
+        let mut parts = [part(1, Kind::Write, 0, 10), part(2, Kind::Write, 0, 10)];
+        parts[0].state = State::Delayed(Instant::now() + std::time::Duration::from_secs(3600));
+        assert!(start(&mut queue(&parts), false, false).is_empty());
+    }
+}

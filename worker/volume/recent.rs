@@ -1,0 +1,108 @@
+//! The blocks allocated lately under the present vid.
+//!
+//! A server that makes a snapshot reads the whole inode and writes it back, and
+//! an index update that falls between is lost (protocol 7.4). So the blocks
+//! allocated since the inode was last seen to be a working VDI's are remembered.
+//! A snapshot may have read the inode just before our update and not yet have
+//! marked it when we look, so a look clears only what is older than any
+//! snapshot takes.
+
+use super::{Io, Phase, Volume, Wait};
+use crate::verdict::Verdict;
+use sheepfs::ipc::Failure;
+use sheepfs::wire::Request;
+use sheepfs::wire::inode::InodeHeader;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Longer than a server needs from reading an inode to writing it back.
+const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(60);
+/// How often the header is looked at while there is something to forget.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Blocks, and when their index update was answered.
+#[derive(Debug)]
+pub struct Recent {
+    blocks: BTreeMap<u32, Instant>,
+    next_check: Instant,
+}
+
+impl Recent {
+    /// None yet.
+    pub fn new(now: Instant) -> Self {
+        Self { blocks: BTreeMap::new(), next_check: now + CHECK_INTERVAL }
+    }
+
+    /// A block's index update was answered.
+    pub fn push(&mut self, block: u32, now: Instant) {
+        self.blocks.insert(block, now);
+    }
+
+    /// The header, asked for at `asked`, was that of a working VDI.
+    pub fn seen_unchanged(&mut self, asked: Instant) {
+        self.blocks.retain(|_, allocated| *allocated + SNAPSHOT_TIME_MAX > asked);
+    }
+
+    /// All blocks, which are somebody else's business now.
+    pub fn take(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.blocks).into_keys().collect()
+    }
+
+    /// When the header should be looked at.
+    pub fn next_check(&self) -> Option<Instant> {
+        (!self.blocks.is_empty()).then_some(self.next_check)
+    }
+
+    /// The header is looked at now.
+    fn checked(&mut self, now: Instant) {
+        self.next_check = now + CHECK_INTERVAL;
+    }
+}
+
+impl Volume {
+    /// Looks at the header when it is time.
+    pub(super) fn check_header(&mut self, io: &mut Io) {
+        let due = self.recent.next_check().is_some_and(|at| at <= io.now);
+        if due && matches!(self.phase, Phase::Serving) {
+            self.recent.checked(io.now);
+            let request = Request::read_inode_header(self.own);
+            self.send(request, None, Wait::Header(io.now), io);
+        }
+    }
+
+    pub(super) fn header_replied(
+        &mut self,
+        asked: Instant,
+        verdict: Verdict,
+        bytes: &[u8],
+        io: &mut Io,
+    ) {
+        if verdict != Verdict::Done || !matches!(self.phase, Phase::Serving) {
+            return;
+        }
+        match InodeHeader::decode(bytes) {
+            Ok(header) if header.name.is_empty() => self.fail(Failure::Replaced, io),
+            Ok(header) if header.is_snapshot() => self.drain(),
+            Ok(_) => self.recent.seen_unchanged(asked),
+            Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_no_snapshot_can_still_lose_is_forgotten() {
+        let start = Instant::now();
+        let mut recent = Recent::new(start);
+        assert_eq!(recent.next_check(), None);
+        recent.push(1, start);
+        recent.push(2, start + CHECK_INTERVAL);
+        assert!(recent.next_check().is_some());
+        recent.seen_unchanged(start + SNAPSHOT_TIME_MAX + Duration::from_secs(1));
+        assert_eq!(recent.take(), [2]);
+        assert_eq!(recent.take(), Vec::<u32>::new());
+    }
+}

@@ -1,0 +1,342 @@
+//! A snapshot was made behind our back: find the new vid and go on (protocol 7.4).
+//!
+//! ```text
+//!  Lookup ──> Header ──> (Ancestor)* ──> Lock ──> Repair: page by page ──> done
+//!    ^          │                          │               │
+//!    └── the name still means the old vid: later           └─ lost entry: Probe,
+//!                                                             Entry, OldEntry,
+//!                                                             OldGref, Gref
+//! ```
+//!
+//! The name must now belong to a working VDI that descends from ours; another
+//! one, or none, means that the VDI was deleted, rolled back or replaced, and
+//! its data is not ours to show (hazard 10). The lock stays with the old vid, so
+//! the new one is locked before the old is released (protocol 13.4). Then every
+//! block allocated lately is looked up in the new index; an entry that the server
+//! lost is written again, with its reference counts, before anything goes on.
+
+use super::index::{Index, PAGE_ENTRIES};
+use super::{Io, Phase, RETRY_DELAY, Volume, Wait};
+use crate::verdict::{Verdict, on_lookup, on_object};
+use crate::volume::objects::ObjectQueue;
+use sheepfs::ipc::{Failure, FromWorker};
+use sheepfs::wire::inode::InodeHeader;
+use sheepfs::wire::name::{Generation, VdiRef};
+use sheepfs::wire::{Request, Status, VdiId};
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// Snapshots that may lie between the old vid and the new one.
+const ANCESTORS_MAX: u32 = 1000;
+/// How often the name may still mean the old vid before that is an error: the
+/// server refuses writes a moment before it moves the name.
+const LOOKUPS_MAX: u32 = 150;
+
+/// What is known so far.
+#[derive(Debug)]
+pub struct Reload {
+    step: Step,
+    lookups: u32,
+    found: Option<(VdiId, InodeHeader)>,
+    /// The vid whose lock was taken on the way.
+    locked: Option<VdiId>,
+    /// Blocks still to be checked, by ascending number.
+    unchecked: VecDeque<u32>,
+    /// Blocks whose entry the server lost.
+    lost: VecDeque<u32>,
+    index: Index,
+}
+
+/// What was asked last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Nothing; the name is looked up then.
+    Delayed(Instant),
+    Lookup,
+    Header(VdiId),
+    Ancestor(VdiId, u32),
+    Lock,
+    Release,
+    Page(u32),
+    Probe,
+    Entry,
+    OldEntry,
+    OldGref,
+    RaiseOldGref,
+    Gref,
+}
+
+impl Reload {
+    /// When the next look-up is due, if it is delayed.
+    pub fn delayed_until(&self) -> Option<Instant> {
+        match self.step {
+            Step::Delayed(until) => Some(until),
+            _ => None,
+        }
+    }
+}
+
+impl Volume {
+    /// Lets no part start until the new vid is known.
+    pub(super) fn drain(&mut self) {
+        if matches!(self.phase, Phase::Serving) {
+            self.phase = Phase::Draining;
+        }
+    }
+
+    /// The wire is empty: begins to look for the new vid.
+    pub(super) fn begin_reload(&mut self, io: &mut Io) {
+        tracing::info!(volume = %self.name, vid = %self.own, "the VDI became a snapshot; looking for its new vid");
+        self.phase = Phase::Reloading(Box::new(Reload {
+            step: Step::Delayed(io.now),
+            lookups: 0,
+            found: None,
+            locked: None,
+            unchecked: self.recent.take().into(),
+            lost: VecDeque::new(),
+            index: Index::default(),
+        }));
+        self.tick_reload(io);
+    }
+
+    /// Looks the name up when it is time.
+    pub(super) fn tick_reload(&mut self, io: &mut Io) {
+        if let Phase::Reloading(reload) = &self.phase
+            && reload.delayed_until().is_some_and(|until| until <= io.now)
+        {
+            self.ask(Step::Lookup, io);
+        }
+    }
+
+    /// Takes the answer to the last question.
+    pub(super) fn reload_replied(&mut self, status: Status, bytes: &[u8], vid: u32, io: &mut Io) {
+        let Phase::Reloading(reload) = &self.phase else { return };
+        let step = reload.step;
+        let verdict = match step {
+            Step::Lookup | Step::Lock => on_lookup(status),
+            _ => on_object(status),
+        };
+        match verdict {
+            Verdict::Done => self.advance(step, bytes, vid, io),
+            Verdict::Retry => self.look_up_later(io),
+            // The object was discarded since: there is nothing to repair.
+            Verdict::Recheck if step == Step::Probe => self.next_lost(io),
+            Verdict::Fail(Failure::Locked) if step == Step::Lock => {
+                self.fail(Failure::LockLost, io)
+            }
+            Verdict::Fail(Failure::NoSuchVdi) => self.fail(Failure::Replaced, io),
+            Verdict::Fail(failure) => self.fail(failure, io),
+            Verdict::Recheck | Verdict::Reload | Verdict::SheepGone => {
+                self.fail(Failure::Replaced, io)
+            }
+        }
+    }
+
+    fn advance(&mut self, step: Step, bytes: &[u8], vid: u32, io: &mut Io) {
+        match step {
+            Step::Delayed(_) => {}
+            Step::Lookup => self.found_vid(vid, io),
+            Step::Header(vid) => self.found_header(vid, bytes, io),
+            Step::Ancestor(_, depth) => match InodeHeader::decode(bytes) {
+                Ok(header) => self.ask_ancestor(&header, depth + 1, io),
+                Err(_) => self.fail(Failure::BadAnswer, io),
+            },
+            Step::Lock => self.locked(vid, io),
+            Step::Release => self.next_page(io),
+            Step::Page(page) => self.compare_page(page, bytes, io),
+            Step::Probe => self.ask(Step::Entry, io),
+            Step::Entry => self.ask(Step::OldEntry, io),
+            Step::OldEntry if entry(bytes) == self.own.get() => self.ask(Step::OldGref, io),
+            Step::OldEntry => self.ask(Step::Gref, io),
+            Step::OldGref => self.raise_old_gref(bytes, io),
+            Step::RaiseOldGref => self.ask(Step::Gref, io),
+            Step::Gref => self.next_lost(io),
+        }
+    }
+
+    /// Asks the question of `step`, on the new vid or the first lost block.
+    fn ask(&mut self, step: Step, io: &mut Io) {
+        let own = self.own;
+        let name = VdiRef { name: self.name.clone(), generation: Generation::Working };
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        reload.step = step;
+        let new = reload.found.as_ref().map_or(own, |(vid, _)| *vid);
+        let block = reload.lost.front().copied().unwrap_or(0);
+        let request = match step {
+            Step::Delayed(_) | Step::RaiseOldGref => return,
+            Step::Lookup => Some(Request::get_vdi_info(&name)),
+            Step::Header(vid) | Step::Ancestor(vid, _) => Some(Request::read_inode_header(vid)),
+            Step::Lock => Some(Request::lock_vdi(&name)),
+            Step::Release => Some(Request::release_vdi(own)),
+            Step::Page(page) => Some(Request::read_index(new, page * PAGE_ENTRIES, PAGE_ENTRIES)),
+            Step::Probe => Some(Request::probe(own, block)),
+            Step::Entry => Request::write_index(new, block, 1, own),
+            Step::OldEntry => Some(Request::read_index(own, block, 1)),
+            Step::OldGref => Some(Request::read_gref(own, block)),
+            Step::Gref => Some(Request::write_gref(new, block, 1, 0)),
+        };
+        match request {
+            Some(request) => self.send(request, None, Wait::Reload, io),
+            None => self.fail(Failure::BadAnswer, io),
+        }
+    }
+
+    fn look_up_later(&mut self, io: &mut Io) {
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        reload.lookups += 1;
+        reload.step = Step::Delayed(io.now + RETRY_DELAY);
+        if reload.lookups > LOOKUPS_MAX {
+            self.fail(Failure::TimedOut, io);
+        }
+    }
+
+    fn found_vid(&mut self, vid: u32, io: &mut Io) {
+        match VdiId::new(vid) {
+            Some(vid) if vid == self.own => self.look_up_later(io),
+            Some(vid) => self.ask(Step::Header(vid), io),
+            None => self.fail(Failure::BadAnswer, io),
+        }
+    }
+
+    fn found_header(&mut self, vid: VdiId, bytes: &[u8], io: &mut Io) {
+        let header = match InodeHeader::decode(bytes) {
+            Ok(header) => header,
+            Err(cause) => return self.fail(Failure::Unusable(cause), io),
+        };
+        let same_shape = header.block_size_shift == self.header.block_size_shift
+            && header.copy_policy == self.header.copy_policy
+            && header.vdi_size >= self.header.vdi_size
+            && header.name == self.header.name;
+        if header.is_snapshot() {
+            return self.look_up_later(io);
+        }
+        if !same_shape || header.check_usable(vid).is_err() {
+            return self.fail(Failure::Replaced, io);
+        }
+        if let Phase::Reloading(reload) = &mut self.phase {
+            reload.found = Some((vid, header.clone()));
+        }
+        self.ask_ancestor(&header, 0, io);
+    }
+
+    /// Walks from the new inode towards the one it was made from, to ours.
+    fn ask_ancestor(&mut self, header: &InodeHeader, depth: u32, io: &mut Io) {
+        match VdiId::new(header.parent_vdi_id) {
+            Some(parent) if parent == self.own => self.lock(io),
+            Some(parent) if depth < ANCESTORS_MAX => self.ask(Step::Ancestor(parent, depth), io),
+            Some(_) | None => self.fail(Failure::Replaced, io),
+        }
+    }
+
+    /// Locks the new vid, unless that was done on the way.
+    fn lock(&mut self, io: &mut Io) {
+        let Phase::Reloading(reload) = &self.phase else { return };
+        let found = reload.found.as_ref().map(|(vid, _)| *vid);
+        let step = if reload.locked.is_some() && reload.locked == found {
+            Step::Release
+        } else {
+            Step::Lock
+        };
+        self.ask(step, io);
+    }
+
+    fn locked(&mut self, vid: u32, io: &mut Io) {
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        let Some(vid) = VdiId::new(vid) else { return self.fail(Failure::BadAnswer, io) };
+        reload.locked = Some(vid);
+        self.locked = Some(vid);
+        match &reload.found {
+            Some((found, _)) if *found == vid => self.ask(Step::Release, io),
+            // Another snapshot came between: the lock is on a yet newer vid.
+            Some(_) | None => self.ask(Step::Header(vid), io),
+        }
+    }
+
+    /// Reads the next page of the new index that holds a recent block.
+    fn next_page(&mut self, io: &mut Io) {
+        let Phase::Reloading(reload) = &self.phase else { return };
+        match reload.unchecked.front() {
+            Some(block) => self.ask(Step::Page(Index::page_of(*block)), io),
+            None => self.finish_reload(io),
+        }
+    }
+
+    /// Finds the recent blocks of a page whose entries are not ours.
+    fn compare_page(&mut self, page: u32, bytes: &[u8], io: &mut Io) {
+        let old = self.own.get();
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        reload.index.load(page, bytes);
+        while let Some(block) = reload.unchecked.front().copied()
+            && Index::page_of(block) == page
+        {
+            reload.unchecked.pop_front();
+            if reload.index.get(block) != Some(old) {
+                reload.lost.push_back(block);
+            }
+        }
+        if reload.lost.is_empty() {
+            self.next_page(io);
+        } else {
+            self.ask(Step::Probe, io);
+        }
+    }
+
+    /// Makes the snapshot count the reference that the new inode now holds.
+    fn raise_old_gref(&mut self, bytes: &[u8], io: &mut Io) {
+        let own = self.own;
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        let Some(block) = reload.lost.front().copied() else { return };
+        let (words, _) = bytes.as_chunks::<4>();
+        let word = |at: usize| words.get(at).map_or(0, |word| i32::from_le_bytes(*word));
+        reload.step = Step::RaiseOldGref;
+        let request = Request::write_gref(own, block, word(0), word(1).saturating_add(1));
+        self.send(request, None, Wait::Reload, io);
+    }
+
+    fn next_lost(&mut self, io: &mut Io) {
+        let own = self.own;
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        if let Some(block) = reload.lost.pop_front() {
+            reload.index.set(block, own.get());
+            tracing::warn!(volume = %self.name, block, "repaired an index entry that a snapshot had lost");
+        }
+        if reload.lost.is_empty() {
+            self.next_page(io);
+        } else {
+            self.ask(Step::Probe, io);
+        }
+    }
+
+    fn finish_reload(&mut self, io: &mut Io) {
+        let Phase::Reloading(reload) = std::mem::replace(&mut self.phase, Phase::Serving) else {
+            return;
+        };
+        let Some((vid, header)) = reload.found else { return self.fail(Failure::BadAnswer, io) };
+        tracing::info!(volume = %self.name, old = %self.own, new = %vid, "going on under the new vid");
+        self.own = vid;
+        // The size that was announced at attach stays, as on a block device.
+        self.header = InodeHeader { vdi_size: self.header.vdi_size, ..header };
+        self.index = reload.index;
+        io.out.push(FromWorker::Moved { volume: self.id, facts: self.facts() });
+        let objects: Vec<u32> = self.objects.keys().copied().collect();
+        objects.iter().for_each(|object| self.pump(*object, io));
+    }
+
+    /// The VDI can't be used any more: everything fails, now and later.
+    pub(super) fn fail(&mut self, failure: Failure, io: &mut Io) {
+        tracing::error!(volume = %self.name, vid = %self.own, "the volume cannot be used any more: {failure}");
+        self.phase = Phase::Failed(failure);
+        let objects: Vec<u32> = self.objects.keys().copied().collect();
+        for object in objects {
+            let waiting = self.objects.get_mut(&object).map(ObjectQueue::remove_waiting);
+            for part in waiting.unwrap_or_default() {
+                self.finish_part_of(part.tag, Some(failure), io);
+            }
+            self.forget_if_empty(object);
+        }
+    }
+}
+
+fn entry(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
