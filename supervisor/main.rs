@@ -4,6 +4,8 @@ mod attr;
 mod datapath;
 mod descriptors;
 mod events;
+#[cfg(test)]
+mod fake;
 mod fs;
 mod inflight;
 mod link;
