@@ -1,0 +1,158 @@
+//! The command line: that of the original, and what we add.
+
+use clap::Parser;
+use sheepfs::address::{DEFAULT_PORT, SheepAddress, parse_port};
+use sheepfs::size::parse_size;
+use sheepfs::wire::name::{NameError, VdiName, VolumeName};
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Show a Sheepdog cluster as a directory, and its virtual disks as files.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sheepfs", version)]
+pub struct Options {
+    /// Sheep to talk to: an IP address or host name, perhaps with :PORT
+    #[arg(short, long, value_name = "ADDR", default_value = "127.0.0.1")]
+    pub address: SheepAddress,
+
+    /// Port of the sheep [default: 7000]
+    #[arg(short, long, value_name = "PORT", value_parser = parse_port)]
+    pub port: Option<u16>,
+
+    /// Log every request; implies -f
+    #[arg(short, long)]
+    pub debug: bool,
+
+    /// Stay in the foreground and log to stderr
+    #[arg(short, long)]
+    pub foreground: bool,
+
+    /// Use the kernel's page cache for volumes
+    #[arg(short = 'k', long = "pagecache")]
+    pub page_cache: bool,
+
+    /// Use the object cache
+    #[arg(short = 'o', long = "objectcache")]
+    pub object_cache: bool,
+
+    /// Attach the VDI as soon as mounted; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = parse_volume)]
+    pub attach: Vec<VolumeName>,
+
+    /// Start a minisheep that keeps its data in DIR, and use it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["address", "port"])]
+    pub local: Option<PathBuf>,
+
+    /// With --local, make that VDI unless it is there; may be repeated
+    #[arg(long, value_name = "NAME:SIZE", requires = "local", value_parser = parse_new_vdi)]
+    pub create: Vec<NewVdi>,
+
+    /// Let other users into the mount, as far as the volumes' mode lets them
+    #[arg(long)]
+    pub allow_other: bool,
+
+    /// Owner of all files [default: the caller]
+    #[arg(long, value_name = "UID")]
+    pub uid: Option<u32>,
+
+    /// Group of all files [default: the caller's]
+    #[arg(long, value_name = "GID")]
+    pub gid: Option<u32>,
+
+    /// Permissions of the volumes, in octal [default: 600, of snapshots 444]
+    #[arg(long, value_name = "MODE", value_parser = parse_mode)]
+    pub mode: Option<u16>,
+
+    /// Memory for the object cache
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
+    pub cache_size: u64,
+
+    /// Directory to mount on
+    #[arg(value_name = "MOUNTPOINT")]
+    pub mount_point: PathBuf,
+}
+
+/// A VDI that `--create` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewVdi {
+    /// Its name.
+    pub name: VdiName,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Why the value of an option makes no sense.
+#[derive(Debug, Error)]
+enum ValueError {
+    /// `--create` without a colon.
+    #[error("a name, a colon and a size are wanted, such as disk:10G")]
+    NoSize,
+    /// `--mode` is no mode.
+    #[error("an octal number from 0 to 777 is wanted")]
+    Mode,
+    /// `--create` with a size that can't be made.
+    #[error("the size must be at least one byte")]
+    Nothing,
+    /// A name that no VDI can have.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A size that is none.
+    #[error(transparent)]
+    Size(#[from] sheepfs::size::SizeError),
+}
+
+impl Options {
+    /// Reads the arguments, of which the first is the program's name.
+    ///
+    /// # Errors
+    /// What is wrong in clap's words; `--help` and `--version` come as errors too.
+    pub fn read(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Self, clap::Error> {
+        let options = Self::try_parse_from(args)?;
+        match (options.address.port, options.port) {
+            (Some(one), Some(other)) if one != other => Err(two_ports(one, other)),
+            _ => Ok(options),
+        }
+    }
+
+    /// Whether it stays in the foreground.
+    pub fn in_foreground(&self) -> bool {
+        self.foreground || self.debug
+    }
+
+    /// The sheep's port.
+    pub fn sheep_port(&self) -> u16 {
+        self.address.port.or(self.port).unwrap_or(DEFAULT_PORT)
+    }
+
+    /// Bytes of object cache, 0 when it is off.
+    pub fn cache_bytes(&self) -> u64 {
+        if self.object_cache { self.cache_size } else { 0 }
+    }
+}
+
+fn two_ports(one: u16, other: u16) -> clap::Error {
+    let words = format!("the address names port {one}, and -p names port {other}\n");
+    clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, words)
+}
+
+fn parse_volume(text: &str) -> Result<VolumeName, NameError> {
+    VolumeName::parse(text.as_bytes())
+}
+
+fn parse_new_vdi(text: &str) -> Result<NewVdi, ValueError> {
+    let (name, size) = text.rsplit_once(':').ok_or(ValueError::NoSize)?;
+    match parse_size(size)? {
+        0 => Err(ValueError::Nothing),
+        size => Ok(NewVdi { name: VdiName::new(name)?, size }),
+    }
+}
+
+fn parse_mode(text: &str) -> Result<u16, ValueError> {
+    match u16::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 && !text.starts_with('+') => Ok(mode),
+        _ => Err(ValueError::Mode),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! What each line of arguments means, and which are refused.
+
+use super::*;
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
+fn read(line: &str) -> Result<Options, clap::Error> {
+    Options::read(line.split_whitespace().map(Into::into))
+}
+
+fn refused(line: &str) -> ErrorKind {
+    read(line).map(|options| panic!("{line} means {options:?}")).unwrap_err().kind()
+}
+
+#[test]
+fn a_mount_point_is_enough() {
+    let options = read("sheepfs /mnt").unwrap();
+    assert_eq!(options.address.host, "127.0.0.1");
+    assert_eq!((options.sheep_port(), options.mode), (7000, None));
+    assert_eq!((options.cache_bytes(), options.cache_size), (0, 256 << 20));
+    assert!(!options.in_foreground() && !options.page_cache && !options.allow_other);
+    assert_eq!((options.uid, options.gid, options.local), (None, None, None));
+}
+
+#[test]
+fn the_options_of_the_original_work_short_and_long() {
+    let short = read("sheepfs -a 10.0.0.1 -p 7001 -d -f -k -o /mnt").unwrap();
+    let long = "sheepfs --address 10.0.0.1 --port 7001 --debug --foreground --pagecache --objectcache /mnt";
+    assert_eq!(format!("{short:?}"), format!("{:?}", read(long).unwrap()));
+    assert_eq!((short.address.host.as_str(), short.sheep_port()), ("10.0.0.1", 7001));
+    assert!(short.page_cache && short.object_cache && short.in_foreground());
+    assert!(read("sheepfs -d /mnt").unwrap().in_foreground());
+}
+
+#[test]
+fn the_port_may_stand_in_the_address() {
+    assert_eq!(read("sheepfs -a [::1]:7005 /mnt").unwrap().sheep_port(), 7005);
+    assert_eq!(read("sheepfs -a sheep:7005 -p 7005 /mnt").unwrap().sheep_port(), 7005);
+    assert_eq!(refused("sheepfs -a sheep:7005 -p 7006 /mnt"), ErrorKind::ArgumentConflict);
+}
+
+#[test]
+fn what_we_add_is_read() {
+    let line = "sheepfs --local d --create a:b:10G --create c:512M --attach c --attach c:snap \
+                --allow-other --uid 5 --gid 6 --mode 0640 -o --cache-size 64M /mnt";
+    let options = read(line).unwrap();
+    let created: Vec<_> = options.create.iter().map(|v| (v.name.as_str(), v.size)).collect();
+    assert_eq!(created, [("a:b", 10 << 30), ("c", 512 << 20)]);
+    let attached: Vec<_> = options.attach.iter().map(VolumeName::as_str).collect();
+    assert_eq!(attached, ["c", "c:snap"]);
+    assert_eq!((options.uid, options.gid, options.mode), (Some(5), Some(6), Some(0o640)));
+    assert_eq!(options.cache_bytes(), 64 << 20);
+}
+
+#[test]
+fn nonsense_is_refused() {
+    for line in [
+        "sheepfs -p 0 /mnt",
+        "sheepfs -p 65536 /mnt",
+        "sheepfs -p seven /mnt",
+        "sheepfs -p -1 /mnt",
+        "sheepfs -a a:b:c /mnt",
+        "sheepfs -a host:0 /mnt",
+        "sheepfs --attach a/b /mnt",
+        "sheepfs --local d --create disk /mnt",
+        "sheepfs --local d --create disk:0 /mnt",
+        "sheepfs --local d --create disk:10X /mnt",
+        "sheepfs --local d --create :10G /mnt",
+        "sheepfs --mode 888 /mnt",
+        "sheepfs --mode 1777 /mnt",
+        "sheepfs --mode +7 /mnt",
+        "sheepfs --cache-size x /mnt",
+        "sheepfs --uid root /mnt",
+    ] {
+        let kind = refused(line);
+        let expected = [ErrorKind::ValueValidation, ErrorKind::UnknownArgument];
+        assert!(expected.contains(&kind), "{line}: {kind:?}");
+    }
+}
+
+#[test]
+fn options_that_need_or_exclude_each_other_are_refused() {
+    assert_eq!(refused("sheepfs"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(refused("sheepfs /mnt /mnt2"), ErrorKind::UnknownArgument);
+    assert_eq!(refused("sheepfs --create a:1G /mnt"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(refused("sheepfs --local d -a host /mnt"), ErrorKind::ArgumentConflict);
+    assert_eq!(refused("sheepfs --local d -p 7000 /mnt"), ErrorKind::ArgumentConflict);
+}
+
+#[test]
+fn the_parser_is_sound() {
+    Options::command().debug_assert();
+}

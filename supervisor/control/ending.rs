@@ -1,0 +1,142 @@
+//! The end of a mount, by a signal, by `umount`, or because it could not begin.
+//!
+//! ```text
+//! Draining: unmount, wait for data in flight ──> Detaching: release all locks ──> over
+//! ```
+//!
+//! Each stage has a deadline; a further signal cuts the present one short. What
+//! could not be released is said in the log.
+
+use super::waits::Caller;
+use super::{Answer, Control, Effect, Phase, Refusal};
+use crate::control::worker::Session;
+use crate::exit::Failed;
+use crate::settings::WorkerState;
+use std::time::{Duration, Instant};
+
+/// How long unmounting, and data in flight, may take.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// How long releasing the locks may take.
+const DETACH_TIME: Duration = Duration::from_secs(10);
+
+/// The end, on its way.
+#[derive(Debug)]
+pub struct Ending {
+    stage: Stage,
+    outcome: Result<(), Failed>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Draining { deadline: Instant },
+    Detaching { deadline: Instant },
+}
+
+impl Control {
+    /// Whether [`super::Input::Drained`] is waited for.
+    pub fn awaits_drained(&self) -> bool {
+        matches!(self.stage(), Some(Stage::Draining { .. }))
+    }
+
+    /// Begins the end. Nothing new is taken on from now on.
+    pub(super) fn end(&mut self, outcome: Result<(), Failed>, now: Instant) {
+        if self.is_ending() {
+            return;
+        }
+        let was_mounted = matches!(self.phase, Phase::Running);
+        let stage = Stage::Draining { deadline: now + DRAIN_TIME };
+        self.phase = Phase::Ending(Ending { stage, outcome });
+        for (what, caller) in self.waits.take_callers() {
+            self.turn_away(&what, caller);
+        }
+        if was_mounted {
+            self.effects.push(Effect::Unmount);
+        } else {
+            self.detach_all(now);
+        }
+    }
+
+    fn turn_away(&mut self, what: &str, caller: Caller) {
+        tracing::debug!("{what}: {}", Refusal::Stopping);
+        self.answer(caller, Answer::Refused(Refusal::Stopping.errno()));
+    }
+
+    /// A signal: begin, or go on faster.
+    pub(super) fn stop(&mut self, now: Instant) {
+        match self.stage() {
+            None => self.end(Ok(()), now),
+            Some(Stage::Draining { .. }) => {
+                tracing::warn!("not waiting any longer for data in flight");
+                self.detach_all(now);
+            }
+            Some(Stage::Detaching { .. }) => {
+                tracing::warn!("not waiting any longer for locks to be released");
+                self.over();
+            }
+        }
+    }
+
+    /// Somebody unmounted. If that was us, [`Control::drained`] follows.
+    pub(super) fn unmounted(&mut self, now: Instant) {
+        self.end(Ok(()), now);
+    }
+
+    pub(super) fn drained(&mut self, now: Instant) {
+        if self.awaits_drained() {
+            self.detach_all(now);
+        }
+    }
+
+    pub(super) fn ending_deadline(&self) -> Option<Instant> {
+        match self.stage()? {
+            Stage::Draining { deadline } | Stage::Detaching { deadline } => Some(deadline),
+        }
+    }
+
+    pub(super) fn tick_ending(&mut self, now: Instant) {
+        match self.stage() {
+            Some(Stage::Draining { deadline }) if deadline <= now => {
+                tracing::warn!("the mount is in use, or data is in flight, still; going on");
+                self.detach_all(now);
+            }
+            Some(Stage::Detaching { deadline }) if deadline <= now => self.over(),
+            Some(Stage::Detaching { .. }) if !self.waits.any_volume() => self.over(),
+            _ => {}
+        }
+    }
+
+    fn stage(&self) -> Option<Stage> {
+        match &self.phase {
+            Phase::Ending(ending) => Some(ending.stage),
+            Phase::Starting { .. } | Phase::Mounting | Phase::Running => None,
+        }
+    }
+
+    fn detach_all(&mut self, now: Instant) {
+        if let Phase::Ending(ending) = &mut self.phase {
+            ending.stage = Stage::Detaching { deadline: now + DETACH_TIME };
+        }
+        for volume in self.volumes.all() {
+            self.volumes.remove(volume.ino);
+            self.detach_volume(&volume, Vec::new(), now);
+        }
+        if !self.waits.any_volume() {
+            self.over();
+        }
+    }
+
+    /// There is nothing more to wait for.
+    pub(super) fn over(&mut self) {
+        let Phase::Ending(ending) = &mut self.phase else { return };
+        if self.session == Session::Over {
+            return;
+        }
+        let outcome = std::mem::replace(&mut ending.outcome, Ok(()));
+        self.session = Session::Over;
+        self.publish(WorkerState::Stopped);
+        for name in self.locks_left.keys() {
+            tracing::warn!(%name, "its lock is left; `dog vdi lock unlock` releases it");
+        }
+        self.effects.push(Effect::End(outcome));
+    }
+}

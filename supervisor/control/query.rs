@@ -1,0 +1,119 @@
+//! Reports: the files whose text the cluster must be asked for, and the space
+//! that `df` shows.
+//!
+//! A report is asked for when its file is opened, and each open asks anew: two
+//! that were opened one after the other never show the older state last. `df`
+//! never hangs or fails: without an answer it shows what was known last.
+
+use super::waits::{Caller, Wait, Work, file_of};
+use super::{Answer, Control, Refusal, Totals};
+use sheepfs::ipc::message::REPORT_CHUNK_LEN;
+use sheepfs::ipc::{Query, Report, Tag, ToWorker};
+use sheepfs::text;
+use std::time::{Duration, Instant};
+
+/// How long a report may take.
+const QUERY_TIME: Duration = Duration::from_secs(5);
+/// The longest encoded report: some hundred thousand VDIs.
+const REPORT_LEN_MAX: usize = 64 << 20;
+
+impl Control {
+    pub(super) fn open_report(&mut self, caller: Caller, query: Query, now: Instant) {
+        let why = match () {
+            () if self.is_ending() => Refusal::Stopping,
+            () if !self.session.is_connected() => Refusal::NotConnected,
+            () if !self.waits.has_room() => Refusal::TooMany,
+            () => return self.ask(query, caller, now),
+        };
+        self.refuse(file_of(query), why, vec![caller], now);
+    }
+
+    pub(super) fn ask_space(&mut self, caller: Caller, now: Instant) {
+        let can_ask = self.session.is_connected() && self.waits.has_room() && !self.is_ending();
+        if let Some(wait) = self.waits.query_of(Query::Totals) {
+            wait.callers.push(caller);
+        } else if can_ask {
+            self.ask(Query::Totals, caller, now);
+        } else {
+            self.answer(caller, Answer::Space(self.totals));
+        }
+    }
+
+    fn ask(&mut self, query: Query, caller: Caller, now: Instant) {
+        let work = Work::Query { query, bytes: Vec::new() };
+        let tag = self.waits.add(work, vec![caller], now + QUERY_TIME);
+        self.send(ToWorker::Query { tag, query });
+    }
+
+    pub(super) fn report_chunk(&mut self, tag: Tag, last: bool, chunk: &[u8], now: Instant) {
+        let Some(Wait { work: Work::Query { query, bytes }, .. }) = self.waits.get(tag) else {
+            return tracing::debug!(tag = tag.0, "a report that nobody waits for any more");
+        };
+        let query = *query;
+        let fits = chunk.len() <= REPORT_CHUNK_LEN && bytes.len() + chunk.len() <= REPORT_LEN_MAX;
+        if fits {
+            bytes.extend_from_slice(chunk);
+        }
+        if fits && !last {
+            return;
+        }
+        let answer = if fits { answer_to(query, bytes) } else { None };
+        let callers = self.waits.finish(tag).map(|wait| wait.callers).unwrap_or_default();
+        match answer {
+            Some(answer) => self.reported(answer, callers),
+            None => self.fail_query(query, Refusal::BadReport, callers, now),
+        }
+    }
+
+    fn reported(&mut self, found: Found, callers: Vec<Caller>) {
+        if let Found::Space(totals) = found {
+            self.totals = totals;
+        }
+        for caller in callers {
+            let answer = match &found {
+                Found::Space(totals) => Answer::Space(*totals),
+                Found::Text(text) => Answer::Text(text.clone()),
+            };
+            self.answer(caller, answer);
+        }
+    }
+
+    /// There is no report.
+    pub(super) fn fail_query(
+        &mut self,
+        query: Query,
+        why: Refusal,
+        callers: Vec<Caller>,
+        now: Instant,
+    ) {
+        if query != Query::Totals {
+            return self.refuse(file_of(query), why, callers, now);
+        }
+        self.note(file_of(query), &why);
+        for caller in callers {
+            self.answer(caller, Answer::Space(self.totals));
+        }
+    }
+}
+
+/// What a whole report says.
+enum Found {
+    Text(Vec<u8>),
+    Space(Totals),
+}
+
+/// Decodes a report. `None`: it is none, or not the one that was asked for.
+fn answer_to(query: Query, bytes: &[u8]) -> Option<Found> {
+    let zone = jiff::tz::TimeZone::system();
+    let report = Report::decode(bytes).ok()?;
+    match (query, report) {
+        (Query::Cluster, Report::Cluster(report)) => {
+            Some(Found::Text(text::cluster_info(&report, &zone)))
+        }
+        (Query::Nodes, Report::Nodes(report)) => Some(Found::Text(text::node_list(&report))),
+        (Query::Space, Report::Space(report)) => Some(Found::Text(text::node_info(&report))),
+        (Query::Vdis, Report::Vdis(reports)) => Some(Found::Text(text::vdi_list(&reports, &zone))),
+        (Query::Totals, Report::Totals { size, free }) => Some(Found::Space(Totals { size, free })),
+        _ => None,
+    }
+}

@@ -1,0 +1,301 @@
+//! Volumes come and go: attach, detach, and attach again at the next worker.
+//!
+//! Every control write may be delivered twice (hazard 20), so both are
+//! idempotent: who wants what is there already succeeds, who wants what is under
+//! way joins it. An attach whose callers have all given up goes on, and is undone
+//! when its answer comes; until then somebody may join it again.
+//!
+//! What the worker says of a VDI is checked before anything is built on it.
+
+use super::waits::{Caller, Wait, Work};
+use super::{Answer, Control, Refusal};
+use crate::volumes::Volume;
+use sheepfs::ipc::{Failure, Tag, ToWorker, VolumeFacts, VolumeId};
+use sheepfs::wire::name::VolumeName;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long an attach or detach may take: lookups wait behind any deletion in
+/// the cluster (hazard 50).
+const VOLUME_TIME: Duration = Duration::from_secs(30);
+/// The pause before a volume is tried again that a new worker could not attach.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+impl Control {
+    /// Somebody wants that volume.
+    pub(super) fn attach(&mut self, name: VolumeName, callers: Vec<Caller>, now: Instant) {
+        let what = format!("attach {name}");
+        if let Some(volume) = self.volumes.by_name(name.as_str()) {
+            if self.replaced.contains(&volume.id) {
+                return self.refuse(&what, Failure::Replaced.into(), callers, now);
+            }
+            self.answer_all(callers);
+        } else if let Some(wait) = self.waits.attach_of(&name) {
+            wait.callers.extend(callers);
+            wait.deadline = Some(now + VOLUME_TIME);
+        } else if let Some(Wait { work: Work::Detach { then, .. }, deadline, .. }) =
+            self.waits.detach_of(&name)
+        {
+            then.extend(callers);
+            *deadline = Some(now + VOLUME_TIME);
+        } else if !self.session.is_connected() {
+            self.refuse(&what, Refusal::NotConnected, callers, now);
+        } else if !self.waits.has_room() {
+            self.refuse(&what, Refusal::TooMany, callers, now);
+        } else {
+            self.attach_now(name, callers, now);
+        }
+    }
+
+    /// Asks the worker for a new volume.
+    pub(super) fn attach_now(&mut self, name: VolumeName, callers: Vec<Caller>, now: Instant) {
+        self.last_volume += 1;
+        let id = VolumeId(self.last_volume);
+        let held_lock = self.locks_left.get(&name).copied().unwrap_or(0);
+        let work = Work::Attach { id, name: name.clone() };
+        let tag = self.waits.add(work, callers, now + VOLUME_TIME);
+        self.send(ToWorker::Attach { tag, volume: id, name, held_lock });
+    }
+
+    /// Somebody wants that volume gone.
+    pub(super) fn detach(&mut self, name: VolumeName, caller: Caller, now: Instant) {
+        if let Some(wait) = self.waits.detach_of(&name) {
+            wait.callers.push(caller);
+            wait.deadline = Some(now + VOLUME_TIME);
+            return;
+        }
+        match self.removable(&name) {
+            Err(why) => self.refuse(&format!("detach {name}"), why, vec![caller], now),
+            Ok(volume) => self.detach_volume(&volume, vec![caller], now),
+        }
+    }
+
+    /// Takes a volume out of the tree, unless it must stay there.
+    fn removable(&mut self, name: &VolumeName) -> Result<Arc<Volume>, Refusal> {
+        if self.waits.attach_of(name).is_some_and(|wait| !wait.callers.is_empty()) {
+            return Err(Refusal::Attaching);
+        }
+        let volume = self.volumes.by_name(name.as_str()).ok_or(Refusal::NotAttached)?;
+        if self.waits.reattaches(volume.id) {
+            return Err(Refusal::Attaching);
+        }
+        if volume.is_open() {
+            return Err(Refusal::Open);
+        }
+        self.volumes.remove(volume.ino);
+        // Somebody may have found it just before it was gone.
+        if volume.is_open() && self.volumes.add(Arc::clone(&volume)) {
+            return Err(Refusal::Open);
+        }
+        Ok(volume)
+    }
+
+    /// Makes an end of a volume that is in the tree no more.
+    pub(super) fn detach_volume(&mut self, volume: &Volume, callers: Vec<Caller>, now: Instant) {
+        self.replaced.remove(&volume.id);
+        let absent = self.absent.remove(&volume.id);
+        if self.session.is_connected() && !absent {
+            self.detach_now(volume.id, volume.name.clone(), callers, now);
+        } else {
+            self.leave_lock(volume);
+            self.answer_all(callers);
+        }
+    }
+
+    fn detach_now(&mut self, id: VolumeId, name: VolumeName, callers: Vec<Caller>, now: Instant) {
+        let work = Work::Detach { name, then: Vec::new() };
+        let tag = self.waits.add(work, callers, now + VOLUME_TIME);
+        self.send(ToWorker::Detach { tag, volume: id });
+    }
+
+    /// The worker does not have the volume, so nobody can release its lock now.
+    /// It is ours still, and the next attach takes it over.
+    fn leave_lock(&mut self, volume: &Volume) {
+        let facts = volume.facts();
+        if !facts.snapshot {
+            self.locks_left.insert(volume.name.clone(), facts.vid);
+            let why = "done, but its lock could not be released; it is taken over when the volume is attached again";
+            self.note(&format!("detach {}", volume.name), &why);
+        }
+    }
+
+    /// The worker describes a volume.
+    pub(super) fn attached(&mut self, tag: Tag, facts: VolumeFacts, now: Instant) {
+        let Some(Wait { work, callers, .. }) = self.waits.finish(tag) else {
+            return tracing::error!(tag = tag.0, "the worker attached what nobody asked for");
+        };
+        match work {
+            Work::Attach { id, name } => self.new_volume(id, name, facts, callers, now),
+            Work::Reattach { id, name } => self.came_back(id, name, facts, now),
+            work => self.refuse(&work.to_string(), Refusal::BadFacts, callers, now),
+        }
+    }
+
+    fn new_volume(
+        &mut self,
+        id: VolumeId,
+        name: VolumeName,
+        facts: VolumeFacts,
+        callers: Vec<Caller>,
+        now: Instant,
+    ) {
+        let what = format!("attach {name}");
+        self.locks_left.remove(&name);
+        let plausible = are_plausible(&facts);
+        let vid = facts.vid;
+        let volume = Arc::new(Volume::new(id, name.clone(), facts));
+        if callers.is_empty() || !plausible || !self.volumes.add(volume) {
+            let why = if plausible { Refusal::OtherName } else { Refusal::BadFacts };
+            self.detach_now(id, name, Vec::new(), now);
+            return self.refuse(&what, why, callers, now);
+        }
+        tracing::info!(%name, vid = format_args!("{vid:x}"), "attached");
+        let at_start = callers.contains(&Caller::Start);
+        self.answer_all(callers);
+        self.start_goes_on(usize::from(at_start));
+    }
+
+    /// The worker could not do something, or has done it.
+    pub(super) fn done(&mut self, tag: Tag, outcome: Result<(), Failure>, now: Instant) {
+        let Some(Wait { work, callers, .. }) = self.waits.finish(tag) else {
+            return tracing::debug!(tag = tag.0, "an answer that nobody waits for any more");
+        };
+        match (work, outcome) {
+            (Work::Reattach { name, .. }, outcome) => self.still_absent(&name, outcome, now),
+            (Work::Detach { name, then }, outcome) => {
+                self.detached(name, outcome, callers, then, now);
+            }
+            (Work::Query { query, .. }, outcome) => {
+                let why = outcome.map_or_else(Refusal::Failed, |()| Refusal::BadReport);
+                self.fail_query(query, why, callers, now);
+            }
+            (work @ Work::Attach { .. }, outcome) => {
+                let why = outcome.map_or_else(Refusal::Failed, |()| Refusal::BadFacts);
+                self.refuse(&work.to_string(), why, callers, now);
+            }
+        }
+    }
+
+    fn detached(
+        &mut self,
+        name: VolumeName,
+        outcome: Result<(), Failure>,
+        callers: Vec<Caller>,
+        then: Vec<Caller>,
+        now: Instant,
+    ) {
+        match outcome {
+            Ok(()) => tracing::info!(%name, "detached"),
+            Err(failure) => {
+                let why = format!("done, but its lock may be left: {failure}");
+                self.note(&format!("detach {name}"), &why);
+            }
+        }
+        self.answer_all(callers);
+        if !then.is_empty() {
+            self.attach(name, then, now);
+        }
+    }
+
+    /// Asks the worker for the volumes that it does not have.
+    pub(super) fn reattach(&mut self, now: Instant) {
+        self.retry_at = None;
+        for volume in self.volumes.all() {
+            let wanted = self.absent.contains(&volume.id) && !self.replaced.contains(&volume.id);
+            if wanted && !self.waits.reattaches(volume.id) {
+                self.reattach_one(&volume, now);
+            }
+        }
+    }
+
+    fn reattach_one(&mut self, volume: &Volume, now: Instant) {
+        let (id, name, facts) = (volume.id, volume.name.clone(), volume.facts());
+        let held_lock = if facts.snapshot { 0 } else { facts.vid };
+        let work = Work::Reattach { id, name: name.clone() };
+        let tag = self.waits.add(work, Vec::new(), now + VOLUME_TIME);
+        self.send(ToWorker::Attach { tag, volume: id, name, held_lock });
+    }
+
+    /// A new worker has the volume; whether it is the same VDI still must be seen
+    /// (hazard 10).
+    fn came_back(&mut self, id: VolumeId, name: VolumeName, facts: VolumeFacts, now: Instant) {
+        let Some(volume) = self.volumes.by_id(id) else {
+            return self.detach_now(id, name, Vec::new(), now);
+        };
+        if are_plausible(&facts) && is_same_vdi(&volume.facts(), &facts) {
+            volume.set_facts(facts);
+            self.absent.remove(&id);
+            tracing::info!(%name, "attached again");
+        } else {
+            self.replaced.insert(id);
+            self.note(&format!("attach {name} again"), &Failure::Replaced);
+            self.detach_now(id, name, Vec::new(), now);
+        }
+    }
+
+    fn still_absent(&mut self, name: &VolumeName, outcome: Result<(), Failure>, now: Instant) {
+        let why = outcome.err().unwrap_or(Failure::BadAnswer);
+        let what = format!("attach {name} again");
+        let words = format!("{what}: {why}");
+        if self.shared.known().last_error.as_deref() != Some(&words) {
+            self.note(&what, &why);
+        }
+        self.retry_at = Some(now + RETRY_PAUSE);
+    }
+
+    /// Somebody made a snapshot of a volume's VDI, and the worker followed.
+    pub(super) fn moved(&mut self, id: VolumeId, facts: VolumeFacts) {
+        let Some(volume) = self.volumes.by_id(id) else { return };
+        let before = volume.facts();
+        if are_plausible(&facts) && facts.size == before.size && facts.snapshot == before.snapshot {
+            tracing::info!(name = %volume.name, from = before.vid, to = facts.vid, "followed the VDI to its new vid");
+            volume.set_facts(facts);
+        } else {
+            self.note(&format!("follow {} to its new vid", volume.name), &Refusal::BadFacts);
+        }
+    }
+
+    /// The time of a request is up.
+    pub(super) fn give_up(&mut self, tag: Tag, now: Instant) {
+        let Some(wait) = self.waits.get(tag) else { return };
+        wait.deadline = None;
+        let what = wait.work.to_string();
+        let mut callers = std::mem::take(&mut wait.callers);
+        match &mut wait.work {
+            Work::Query { query, .. } => {
+                let query = *query;
+                self.waits.finish(tag);
+                return self.fail_query(query, Refusal::TimedOut, callers, now);
+            }
+            Work::Detach { then, .. } => callers.append(then),
+            Work::Attach { .. } | Work::Reattach { .. } => {}
+        }
+        self.refuse(&what, Refusal::TimedOut, callers, now);
+    }
+
+    pub(super) fn answer_all(&mut self, callers: Vec<Caller>) {
+        for caller in callers {
+            self.answer(caller, Answer::Done);
+        }
+    }
+}
+
+/// Whether such a VDI can be (protocol 3, 4.4): what lies outside would break
+/// the kernel's arithmetic or ours.
+fn are_plausible(facts: &VolumeFacts) -> bool {
+    let vid = 1..1 << 24;
+    let shift = 9..=31;
+    vid.contains(&facts.vid)
+        && shift.contains(&facts.block_size_shift)
+        && i64::try_from(facts.size).is_ok()
+}
+
+/// Whether a VDI that came back under its name is the one that it was. A vid that
+/// stays has one time of creation; each snapshot moves the name to a new vid and
+/// counts one up, while a VDI made anew starts counting.
+fn is_same_vdi(before: &VolumeFacts, after: &VolumeFacts) -> bool {
+    let same_shape = before.size == after.size && before.snapshot == after.snapshot;
+    let same_vid = before.vid == after.vid && before.create_time == after.create_time;
+    let next_vid = before.vid != after.vid && !after.snapshot && after.snap_id > before.snap_id;
+    same_shape && (same_vid || next_vid)
+}

@@ -1,0 +1,87 @@
+//! What was written to a control file, and what it means.
+
+use super::waits::Caller;
+use super::{Answer, Control, Refusal};
+use crate::events::WritableFile;
+use sheepfs::ipc::ToWorker;
+use sheepfs::wire::name::VolumeName;
+use std::time::Instant;
+
+impl Control {
+    pub(super) fn control_write(
+        &mut self,
+        caller: Caller,
+        file: WritableFile,
+        bytes: &[u8],
+        now: Instant,
+    ) {
+        if self.is_ending() {
+            return self.refuse(name_of(file), Refusal::Stopping, vec![caller], now);
+        }
+        let outcome = match file {
+            WritableFile::Mount => VolumeName::parse(bytes)
+                .map(|name| self.attach(name, vec![caller], now))
+                .map_err(Refusal::Name),
+            WritableFile::Unmount => VolumeName::parse(bytes)
+                .map(|name| self.detach(name, caller, now))
+                .map_err(Refusal::Name),
+            WritableFile::PageCache => switch(bytes).map(|on| self.set_page_cache(on, caller)),
+            WritableFile::ObjectCache => switch(bytes).map(|on| self.set_object_cache(on, caller)),
+        };
+        if let Err(why) = outcome {
+            self.refuse(name_of(file), why, vec![caller], now);
+        }
+    }
+
+    fn set_page_cache(&mut self, on: bool, caller: Caller) {
+        self.shared.set_page_cache(on);
+        self.answer(caller, Answer::Done);
+    }
+
+    fn set_object_cache(&mut self, on: bool, caller: Caller) {
+        self.cache_on = on;
+        self.shared.set_object_cache(on);
+        if self.session.is_connected() {
+            let cache_bytes = self.cache_bytes();
+            self.send(ToWorker::SetCache { cache_bytes });
+        }
+        self.answer(caller, Answer::Done);
+    }
+
+    /// The object cache that the worker should have; 0 is none.
+    pub(super) fn cache_bytes(&self) -> u64 {
+        if self.cache_on { self.cache_len } else { 0 }
+    }
+}
+
+fn name_of(file: WritableFile) -> &'static str {
+    match file {
+        WritableFile::Mount => "write to vdi/mount",
+        WritableFile::Unmount => "write to vdi/unmount",
+        WritableFile::PageCache => "write to config/page_cache",
+        WritableFile::ObjectCache => "write to config/object_cache",
+    }
+}
+
+fn switch(bytes: &[u8]) -> Result<bool, Refusal> {
+    match bytes.trim_ascii() {
+        b"0" => Ok(false),
+        b"1" => Ok(true),
+        _ => Err(Refusal::Switch),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_takes_0_and_1_and_space_around_them() {
+        for (written, on) in [("0", false), ("1\n", true), (" 0 \n", false), ("\t1", true)] {
+            assert_eq!(switch(written.as_bytes()), Ok(on), "{written:?}");
+        }
+        for written in ["", "\n", "2", "01", "on", "1 1", "-1"] {
+            assert_eq!(switch(written.as_bytes()), Err(Refusal::Switch), "{written:?}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The two things that can only be done with descriptors as bare numbers.
+#![expect(unsafe_code, reason = "a number becomes an owner here, and an owner changes its file")]
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Puts the open file of `new` in the place of what `old` refers to, close-on-exec
+/// (hazard 29). The owner of `old` keeps its number and never notices.
+///
+/// # Errors
+/// As dup3(2); nothing changed then.
+pub fn replace(old: BorrowedFd<'_>, new: impl AsFd) -> Result<(), Errno> {
+    let (new, old) = (new.as_fd().as_raw_fd(), old.as_raw_fd());
+    loop {
+        // SAFETY: no memory is touched. Both numbers are open descriptors, since
+        // both are borrowed for the length of the call, and the one that is
+        // replaced stays open, so its owner's number stays valid.
+        match Errno::result(unsafe { libc::dup3(new, old, OFlag::O_CLOEXEC.bits()) }) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR | Errno::EBUSY) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Receives the one descriptor that another process sends over a Unix socket,
+/// close-on-exec. `None`: it hung up, or sent none.
+///
+/// # Errors
+/// As recvmsg(2).
+pub fn receive(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
+    let mut byte = [0u8];
+    let mut bytes = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!(RawFd);
+    let socket = socket.as_fd().as_raw_fd();
+    let message = loop {
+        match recvmsg::<()>(socket, &mut bytes, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Err(Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    let sent = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::ScmRights(sent) => sent.first().copied(),
+        _ => None,
+    });
+    // SAFETY: the kernel has just put this descriptor into our table for this
+    // message, and the buffer has room for one only, so nobody else owns it.
+    Ok(sent.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    use std::fs::File;
+    use std::io::{Read, Seek, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn an_owner_goes_on_with_another_file() {
+        let (mut first, mut second) =
+            (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        replace(first.as_fd(), &second).unwrap();
+        first.write_all(b"sheep").unwrap();
+        second.rewind().unwrap();
+        let mut text = String::new();
+        second.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "sheep");
+        let flags = FdFlag::from_bits_truncate(fcntl(&first, FcntlArg::F_GETFD).unwrap());
+        assert!(flags.contains(FdFlag::FD_CLOEXEC));
+    }
+
+    #[test]
+    fn a_descriptor_arrives_and_a_hang_up_is_none() {
+        use nix::sys::socket::{ControlMessage, sendmsg};
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let file = File::from(OwnedFd::from(tempfile::tempfile().unwrap()));
+        let number = [file.as_raw_fd()];
+        let bytes = [std::io::IoSlice::new(b"x")];
+        let control = [ControlMessage::ScmRights(&number)];
+        sendmsg::<()>(theirs.as_raw_fd(), &bytes, &control, MsgFlags::empty(), None).unwrap();
+        let received = File::from(receive(&ours).unwrap().unwrap());
+        received.set_len(77).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 77);
+        drop(theirs);
+        assert!(receive(&ours).unwrap().is_none());
+    }
+}

@@ -1,0 +1,135 @@
+//! How the command ends: one enum of exit statuses, and one conversion to it
+//! from everything that can go wrong.
+
+use crate::background::BackgroundError;
+use crate::candidates::ResolveError;
+use crate::control::Refusal;
+use crate::local::LocalError;
+use crate::spawn::SpawnError;
+use nix::errno::Errno;
+use sheepfs::ipc::message::{BUILD, LostReason};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// The exit statuses, those of `sysexits.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// All went well.
+    Ok = 0,
+    /// The command line makes no sense.
+    Usage = 64,
+    /// A sheep, the cluster or the kernel's FUSE can't be reached now.
+    Unavailable = 69,
+    /// Something of our own broke.
+    Internal = 70,
+    /// The caller may not do that.
+    NoPermission = 77,
+    /// Something is not as the caller thinks: a name, a directory, a VDI.
+    Configuration = 78,
+}
+
+/// Why the command failed.
+#[derive(Debug, Error)]
+pub enum Failed {
+    /// Nothing that speaks the protocol at the sheep's address.
+    #[error("cannot reach a sheep at {sheep}: {}", reason.words())]
+    NoSheep {
+        /// Where.
+        sheep: SocketAddr,
+        /// Why.
+        reason: LostReason,
+    },
+    /// No address for the sheep's name.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// Something the user wanted from the start can't be had.
+    #[error("cannot {what}: {why}")]
+    AtStart {
+        /// What.
+        what: String,
+        /// Why.
+        why: Refusal,
+    },
+    /// No worker.
+    #[error("{0}")]
+    Worker(SpawnError),
+    /// The worker ended before it was connected.
+    #[error("the worker ended at once; its last words are in the log")]
+    WorkerEnded,
+    /// The worker is of another build.
+    #[error("the worker is of another build: it is \"{0}\", this is \"{BUILD}\"; install both anew")]
+    OtherBuild(String),
+    /// No minisheep.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// No process in the background.
+    #[error(transparent)]
+    Background(#[from] BackgroundError),
+    /// A path can't be made absolute.
+    #[error("cannot use the path {path}: {cause}")]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Signals can't be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(io::Error),
+}
+
+impl Failed {
+    /// The exit status for it.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::NoSheep { .. } | Self::Resolve(_) => Status::Unavailable,
+            Self::AtStart { why, .. } => of_errno(why.errno()),
+            Self::Local(LocalError::Ended { .. }) | Self::Path { .. } => Status::Configuration,
+            Self::Worker(_)
+            | Self::WorkerEnded
+            | Self::OtherBuild(_)
+            | Self::Local(LocalError::Start { .. })
+            | Self::Background(_)
+            | Self::Signals(_) => Status::Internal,
+        }
+    }
+}
+
+fn of_errno(errno: Errno) -> Status {
+    match errno {
+        Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP => Status::Configuration,
+        Errno::EPERM | Errno::EACCES => Status::NoPermission,
+        _ => Status::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sheepfs::ipc::Failure;
+
+    fn status_of(why: Refusal) -> Status {
+        Failed::AtStart { what: "attach disk".to_owned(), why }.status()
+    }
+
+    #[test]
+    fn the_status_says_whether_trying_again_may_help() {
+        assert_eq!(status_of(Failure::NoSuchVdi.into()), Status::Configuration);
+        assert_eq!(status_of(Failure::Locked.into()), Status::Unavailable);
+        assert_eq!(status_of(Failure::Unformatted.into()), Status::Unavailable);
+        assert_eq!(status_of(Refusal::TimedOut), Status::Unavailable);
+    }
+
+    #[test]
+    fn the_words_say_what_was_tried_and_what_happened() {
+        let sheep = "10.0.0.1:7000".parse().unwrap();
+        let failed = Failed::NoSheep { sheep, reason: LostReason::Refused };
+        let words = "cannot reach a sheep at 10.0.0.1:7000: connection refused, no sheep listens there";
+        assert_eq!(failed.to_string(), words);
+        let failed = Failed::AtStart { what: "attach disk".into(), why: Failure::NoSuchVdi.into() };
+        assert_eq!(failed.to_string(), "cannot attach disk: the cluster has no such VDI");
+    }
+}

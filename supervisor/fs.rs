@@ -1,0 +1,506 @@
+//! The FUSE adapter: translates the kernel's requests for the tree into lookups,
+//! requests of the data path and events of the control loop. Nothing here waits;
+//! whatever takes time parks the kernel's owned reply and returns.
+//!
+//! No operation answers ENOSYS: the kernel would remember that for the life of
+//! the mount, and so across upgrades (hazard 19). What is not offered answers
+//! EOPNOTSUPP, what the tree forbids EPERM.
+//!
+//! The kernel checks permissions itself (`default_permissions`), but lets root
+//! past them. A control file is nevertheless only opened for what its mode says.
+
+mod init;
+mod serve;
+mod setattr;
+mod xattr;
+
+use crate::attr::{Look, NAME_TTL};
+use crate::datapath::{DataPath, ParkedReply};
+use crate::events::{Event, Events};
+use crate::settings::Shared;
+use crate::texts::{self, NO_TEXT, Texts};
+use crate::tree::{self, Node};
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use serve::Target;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// The file system.
+#[derive(Debug)]
+pub struct SheepFs {
+    /// What the control loop knows.
+    pub shared: Arc<Shared>,
+    /// Where reads, writes and flushes go.
+    pub data: Arc<DataPath<ParkedReply>>,
+    /// The texts of open control files.
+    pub texts: Arc<Texts>,
+    /// Where everything else goes.
+    pub events: Events,
+    /// Whose the files are.
+    pub look: Look,
+}
+
+/// Every operation there is; ten lines each at most.
+impl Filesystem for SheepFs {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        init::negotiate(config);
+        Ok(())
+    }
+
+    fn destroy(&mut self) {}
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found = self.find(parent, name).and_then(|ino| Some((ino, self.target(ino)?)));
+        let Some((ino, target)) = found else { return reply.error(Errno::ENOENT) };
+        let (ttl, attr) = self.attr(ino, &target);
+        reply.entry_with_ttls(&ttl, &NAME_TTL, &attr, Generation(0));
+    }
+
+    fn forget(&self, _req: &Request, _ino: INodeNo, _nlookup: u64) {}
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let Some(target) = self.target(ino) else { return reply.error(Errno::ENOENT) };
+        let (ttl, attr) = self.attr(ino, &target);
+        reply.attr(&ttl, &attr);
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let Some(target) = self.target(ino) else { return reply.error(Errno::ENOENT) };
+        let (ttl, attr) = self.attr(ino, &target);
+        let sizing = match &target {
+            Target::Node(_) => setattr::Sizing::Any,
+            Target::Volume(volume) if volume.facts().snapshot => setattr::Sizing::ReadOnly,
+            Target::Volume(_) => setattr::Sizing::Fixed,
+        };
+        match (setattr::Change { mode, uid, gid, size }).check(&attr, sizing) {
+            Ok(()) => reply.attr(&ttl, &attr),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readlink(&self, _req: &Request, _ino: INodeNo, reply: ReplyData) {
+        reply.error(Errno::EINVAL);
+    }
+
+    fn mknod(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn mkdir(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn unlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn rmdir(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn symlink(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _link_name: &OsStr,
+        _target: &Path,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _newparent: INodeNo,
+        _newname: &OsStr,
+        _flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn link(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _newparent: INodeNo,
+        _newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let mode = flags.acc_mode();
+        match self.target(ino) {
+            None => reply.error(Errno::ENOENT),
+            Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
+            Some(Target::Node(Node::File(file))) => self.open_file(file, mode, reply),
+            Some(Target::Volume(volume)) => {
+                self.open_volume(&volume, mode != OpenAccMode::O_RDONLY, reply);
+            }
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        match self.target(ino) {
+            None => reply.error(Errno::EIO),
+            Some(Target::Node(_)) => reply.data(texts::slice(&self.texts.get(fh), offset, size)),
+            Some(Target::Volume(volume)) => {
+                self.data.read(&volume, offset, size, ParkedReply::Read(reply));
+            }
+        }
+    }
+
+    /// To a control file each write is one line, wherever the file's position is:
+    /// `{ echo a; echo b; } > vdi/mount` and `echo b >> vdi/mount` are two.
+    fn write(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.target(ino) {
+            None => reply.error(Errno::EIO),
+            Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
+            Some(Target::Node(Node::File(file))) => self.write_line(file, data, reply),
+            Some(Target::Volume(volume)) => {
+                self.data.write(&volume, offset, data, ParkedReply::Write(reply));
+            }
+        }
+    }
+
+    /// Comes with each `close`; nothing is kept back here that could be flushed.
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        match self.volume(ino) {
+            Some(volume) => volume.closed(),
+            None => self.texts.close(fh),
+        }
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        match self.target(ino) {
+            None => reply.error(Errno::EIO),
+            Some(Target::Node(_)) => reply.ok(),
+            Some(Target::Volume(volume)) => self.data.flush(&volume, ParkedReply::Flush(reply)),
+        }
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match Node::of(ino.0) {
+            Some(Node::Dir(_)) => reply.opened(NO_TEXT, FopenFlags::empty()),
+            _ => reply.error(Errno::ENOTDIR),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let volumes = self.shared.volumes().all();
+        let volumes = volumes.iter().map(|volume| (volume.ino, volume.name.as_str().to_owned()));
+        let Some(entries) = tree::entries(ino.0, volumes, offset) else {
+            return reply.error(Errno::ENOTDIR);
+        };
+        for entry in entries {
+            if reply.add(INodeNo(entry.ino), entry.cookie, entry.kind, entry.name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.events.tell(Event::StatFs { reply });
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let value = self.volume(ino).and_then(|volume| xattr::value(&volume.facts(), name));
+        match value {
+            Some(value) => xattr::answer(value.as_bytes(), size, reply),
+            None => reply.error(Errno::ENODATA),
+        }
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = if self.volume(ino).is_some() { xattr::names() } else { Vec::new() };
+        xattr::answer(&names, size, reply);
+    }
+
+    fn removexattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    /// Never asked, since the kernel checks permissions itself.
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn create(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    /// Never asked: locks are the kernel's own, since INIT did not ask for them.
+    fn getlk(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        _start: u64,
+        _end: u64,
+        _typ: i32,
+        _pid: u32,
+        reply: ReplyLock,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    /// As `getlk`.
+    fn setlk(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        _start: u64,
+        _end: u64,
+        _typ: i32,
+        _pid: u32,
+        _sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn bmap(&self, _req: &Request, _ino: INodeNo, _size: u32, _idx: u64, reply: ReplyBmap) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    /// A regular file is always ready; an error would show as `EPOLLERR`.
+    fn poll(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _ph: PollNotifier,
+        events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        let ready = PollEvents::POLLIN
+            | PollEvents::POLLOUT
+            | PollEvents::POLLRDNORM
+            | PollEvents::POLLWRNORM;
+        reply.poll(events & ready);
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let size = self.volume(ino).map_or(0, |volume| volume.size());
+        match setattr::seek(size, offset, whence) {
+            Ok(offset) => reply.offset(offset),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    /// The kernel then copies by reading and writing.
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        _fh_in: FileHandle,
+        _offset_in: u64,
+        _ino_out: INodeNo,
+        _fh_out: FileHandle,
+        _offset_out: u64,
+        _len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+}

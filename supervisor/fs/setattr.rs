@@ -1,0 +1,113 @@
+//! Which changes of attributes succeed, and where a seek ends. Pure.
+//!
+//! Nothing of a file in the tree can be changed, so a change succeeds when it
+//! asks for what is so already, and else fails. Two exceptions are made for what
+//! every program does: setting times succeeds without effect (`touch`, `cp -p`),
+//! and so does truncating a volume to 0, as on a block device (`>`, `dd`).
+
+use fuser::{Errno, FileAttr};
+use nix::libc::{SEEK_DATA, SEEK_HOLE};
+
+/// What somebody wants to change; times apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Change {
+    /// File type and permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Bytes.
+    pub size: Option<u64>,
+}
+
+/// How a file takes a change of its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sizing {
+    /// A control file: any size, without effect.
+    Any,
+    /// A volume: 0 and its own size, without effect.
+    Fixed,
+    /// A snapshot: none.
+    ReadOnly,
+}
+
+impl Change {
+    /// Whether it succeeds on a file that now has these attributes.
+    pub fn check(self, attr: &FileAttr, sizing: Sizing) -> Result<(), Errno> {
+        let mode = self.mode.is_some_and(|mode| mode & 0o7777 != u32::from(attr.perm));
+        let uid = self.uid.is_some_and(|uid| uid != attr.uid);
+        let gid = self.gid.is_some_and(|gid| gid != attr.gid);
+        if mode || uid || gid {
+            return Err(Errno::EPERM);
+        }
+        match (self.size, sizing) {
+            (None, _) | (Some(_), Sizing::Any) => Ok(()),
+            (Some(size), Sizing::Fixed) if size == 0 || size == attr.size => Ok(()),
+            (Some(_), Sizing::Fixed) => Err(Errno::EPERM),
+            (Some(_), Sizing::ReadOnly) => Err(Errno::EROFS),
+        }
+    }
+}
+
+/// Where a search for data or a hole ends: until holes are reported, all is data
+/// up to the end, which is the only hole (lseek(2)).
+pub fn seek(size: u64, offset: i64, whence: i32) -> Result<i64, Errno> {
+    let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+    match whence {
+        SEEK_DATA | SEEK_HOLE if from >= size => Err(Errno::ENXIO),
+        SEEK_DATA => Ok(offset),
+        SEEK_HOLE => i64::try_from(size).map_err(|_| Errno::EOVERFLOW),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::Look;
+    use crate::tree::Node;
+    use std::time::UNIX_EPOCH;
+
+    fn file(size: u64) -> FileAttr {
+        let attr = Look::of_user(7, 8).of_node(24, Node::of(24).unwrap(), UNIX_EPOCH);
+        FileAttr { size, ..attr }
+    }
+
+    fn size(size: u64) -> Change {
+        Change { size: Some(size), ..Change::default() }
+    }
+
+    #[test]
+    fn a_volume_keeps_its_size() {
+        for same in [0, 4096] {
+            assert_eq!(size(same).check(&file(4096), Sizing::Fixed), Ok(()));
+        }
+        for other in [1, 4095, 4097, u64::MAX] {
+            assert_eq!(size(other).check(&file(4096), Sizing::Fixed), Err(Errno::EPERM));
+        }
+        assert_eq!(size(4096).check(&file(4096), Sizing::ReadOnly), Err(Errno::EROFS));
+        assert_eq!(size(99).check(&file(0), Sizing::Any), Ok(()));
+    }
+
+    #[test]
+    fn owner_and_mode_stay_and_times_are_not_refused() {
+        let check = |change: Change| change.check(&file(0), Sizing::Fixed);
+        assert_eq!(check(Change::default()), Ok(()));
+        let same = Change { mode: Some(0o100_644), uid: Some(7), gid: Some(8), size: None };
+        assert_eq!(check(same), Ok(()));
+        assert_eq!(check(Change { mode: Some(0o100_666), ..same }), Err(Errno::EPERM));
+        assert_eq!(check(Change { uid: Some(0), ..same }), Err(Errno::EPERM));
+        assert_eq!(check(Change { gid: Some(0), ..same }), Err(Errno::EPERM));
+    }
+
+    #[test]
+    fn all_is_data_and_the_end_is_a_hole() {
+        assert_eq!(seek(100, 5, SEEK_DATA), Ok(5));
+        assert_eq!(seek(100, 5, SEEK_HOLE), Ok(100));
+        assert_eq!(seek(100, 100, SEEK_DATA), Err(Errno::ENXIO));
+        assert_eq!(seek(100, 100, SEEK_HOLE), Err(Errno::ENXIO));
+        assert_eq!(seek(100, -1, SEEK_DATA), Err(Errno::ENXIO));
+        assert_eq!(seek(100, 0, 99), Err(Errno::EINVAL));
+    }
+}

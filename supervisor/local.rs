@@ -1,0 +1,151 @@
+//! `--local DIR`: a minisheep of our own, for a first try without a cluster.
+//!
+//! It is started before anything else, tells its port on stdout, and is stopped
+//! last. Its other lines go to our log. When we die it dies with us: it asks the
+//! kernel for that itself (`--with-parent`), and it is started from the main
+//! thread, to whose end that request is bound.
+
+use crate::cli::NewVdi;
+use crate::programs;
+use crate::spawn::{terminate, wait_or_kill};
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use thiserror::Error;
+
+const PROGRAM: &str = "minisheep";
+/// What its first line on stdout begins with.
+const GREETING: &str = "minisheep: listening on ";
+/// How long it may take to write down what it has in memory.
+const STOP_SECONDS: u64 = 10;
+
+/// Why there is no minisheep.
+#[derive(Debug, Error)]
+pub enum LocalError {
+    /// The program can't be started.
+    #[error("cannot start {program}: {cause}")]
+    Start {
+        /// Which program.
+        program: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// It ended before it said where it listens.
+    #[error("the minisheep on {dir} did not start: {words}")]
+    Ended {
+        /// The directory.
+        dir: PathBuf,
+        /// Its last words.
+        words: String,
+    },
+}
+
+/// A running minisheep; stopped when dropped.
+#[derive(Debug)]
+pub struct Local {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Local {
+    /// Starts a minisheep on `dir`, made and formatted if new, with those VDIs
+    /// made if missing, and waits until it listens.
+    pub fn start(dir: &Path, create: &[NewVdi]) -> Result<Self, LocalError> {
+        let mut child = spawn(dir, create)?;
+        let last_line = Arc::new(Mutex::new(String::new()));
+        let logger = child.stderr.take().map(|stderr| log_lines(stderr, Arc::clone(&last_line)));
+        let stdout = child.stdout.take().map(BufReader::new);
+        match stdout.and_then(|mut stdout| greeting(&mut stdout).map(|found| (found, stdout))) {
+            Some((address, stdout)) => {
+                log_lines(stdout, last_line);
+                tracing::info!(%address, dir = %dir.display(), "a minisheep serves the directory");
+                Ok(Self { child, address })
+            }
+            None => Err(ended(dir, &mut child, logger, &last_line)),
+        }
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        terminate(&self.child);
+        match wait_or_kill(&mut self.child, STOP_SECONDS) {
+            Ok(status) => tracing::debug!(%status, "the minisheep has ended"),
+            Err(cause) => tracing::warn!(%cause, "cannot wait for the minisheep"),
+        }
+    }
+}
+
+fn spawn(dir: &Path, create: &[NewVdi]) -> Result<Child, LocalError> {
+    let program = programs::path_of(PROGRAM);
+    let mut command = Command::new(&program);
+    command.args(["--port", "0", "--format", "--with-parent"]);
+    for vdi in create {
+        command.arg("--create").arg(format!("{}:{}", vdi.name, vdi.size));
+    }
+    command
+        .arg("--")
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|cause| LocalError::Start { program, cause })
+}
+
+/// Reads lines until the one that says where it listens; none when it ends before.
+fn greeting(stdout: &mut impl BufRead) -> Option<SocketAddr> {
+    stdout.lines().map_while(Result::ok).find_map(|line| listening_on(&line))
+}
+
+fn listening_on(line: &str) -> Option<SocketAddr> {
+    line.strip_prefix(GREETING)?.split_whitespace().next()?.parse().ok()
+}
+
+/// Passes what it says on to our log, for as long as it lives: it must never
+/// wait for a reader.
+fn log_lines(from: impl Read + Send + 'static, last: Arc<Mutex<String>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            tracing::info!(target: "minisheep", "{line}");
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = line;
+        }
+    })
+}
+
+fn ended(
+    dir: &Path,
+    child: &mut Child,
+    logger: Option<JoinHandle<()>>,
+    last_line: &Mutex<String>,
+) -> LocalError {
+    let status = wait_or_kill(child, STOP_SECONDS);
+    // Its stderr is closed with it, so this ends.
+    let _ = logger.map(JoinHandle::join);
+    let mut words = last_line.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if words.is_empty() {
+        words = status.map_or_else(|cause| cause.to_string(), |status| status.to_string());
+    }
+    LocalError::Ended { dir: dir.to_owned(), words }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greeting_names_the_address() {
+        let line = "minisheep: listening on 127.0.0.1:40001";
+        assert_eq!(listening_on(line), Some("127.0.0.1:40001".parse().unwrap()));
+        assert_eq!(listening_on("minisheep: listening on nothing"), None);
+        assert_eq!(listening_on("listening on 127.0.0.1:40001"), None);
+        let mut lines = &b"hello\nminisheep: listening on 127.0.0.1:7\nmore\n"[..];
+        assert_eq!(greeting(&mut lines), Some("127.0.0.1:7".parse().unwrap()));
+        assert_eq!(lines, b"more\n");
+        assert_eq!(greeting(&mut &b"hello\n"[..]), None);
+    }
+}

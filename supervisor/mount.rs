@@ -1,0 +1,236 @@
+//! The mount itself: the check of the mount point, mount(2) or `fusermount3`, and
+//! the end of it.
+//!
+//! The supervisor mounts by itself rather than through fuser, since it must own
+//! the device and since an ordinary exit must not unmount. It never touches a
+//! path below a mount of its own (hazard 26), nor a stale one that is in the way
+//! (hazard 22): what is mounted where is read from mountinfo.
+
+mod helper;
+mod mountinfo;
+mod point;
+
+pub use mountinfo::MountInfo;
+pub use point::MountPoint;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
+use nix::unistd::{getegid, geteuid};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// The device of FUSE.
+const DEVICE: &str = "/dev/fuse";
+/// How mountinfo shows a mount of ours.
+const FSTYPE: &str = "fuse.sheepfs";
+/// The source, unless the mount comes from fstab. Does not start with /dev, or
+/// systemd would unmount it as an orphan device (hazard 35).
+pub const SOURCE: &str = "sheepfs";
+
+/// Why there is no mount, or still one.
+#[derive(Debug, Error)]
+pub enum MountError {
+    /// Nothing has that name.
+    #[error("the mount point {0} does not exist; make it with mkdir")]
+    Missing(PathBuf),
+    /// Something else has that name.
+    #[error("the mount point {0} is not a directory")]
+    NotADirectory(PathBuf),
+    /// It is in use.
+    #[error("{point} is a mount already, of type {fstype}; unmount it first with umount")]
+    AlreadyMounted {
+        /// Where.
+        point: PathBuf,
+        /// What.
+        fstype: String,
+    },
+    /// Files would be hidden.
+    #[error("the mount point {0} is not empty; a mount would hide what is in it")]
+    NotEmpty(PathBuf),
+    /// The user may not get there or mount there.
+    #[error("no permission to use {0} as a mount point")]
+    NoPermission(PathBuf),
+    /// FUSE is not in the kernel, or not in this container.
+    #[error(
+        "{DEVICE} is missing; load FUSE with `modprobe fuse`, or give the container the device"
+    )]
+    NoDevice,
+    /// The device may not be opened.
+    #[error("no permission to open {DEVICE}")]
+    DeviceRefused,
+    /// There is no helper to mount for a user who is not root.
+    #[error("mounting as an ordinary user needs fusermount3; install the package fuse3")]
+    NoHelper,
+    /// The helper refused.
+    #[error("fusermount3 did not mount or unmount {point}: {words}")]
+    Helper {
+        /// Where.
+        point: PathBuf,
+        /// What it said.
+        words: String,
+    },
+    /// The system failed.
+    #[error("{what} {path} failed: {cause}")]
+    System {
+        /// A verb.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+}
+
+/// Whose fault an error is, in the classes of sysexits.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MountFault {
+    /// The command line's: another mount point is needed. 64.
+    Usage,
+    /// Something is not there that must be. 69.
+    Unavailable,
+    /// The system's. 70.
+    Internal,
+    /// A right is missing. 77.
+    NoPermission,
+}
+
+impl MountError {
+    /// The class, for the exit code.
+    pub fn fault(&self) -> MountFault {
+        match self {
+            Self::Missing(_)
+            | Self::NotADirectory(_)
+            | Self::AlreadyMounted { .. }
+            | Self::NotEmpty(_) => MountFault::Usage,
+            Self::NoPermission(_) | Self::DeviceRefused => MountFault::NoPermission,
+            Self::NoDevice | Self::NoHelper | Self::Helper { .. } => MountFault::Unavailable,
+            Self::System { .. } => MountFault::Internal,
+        }
+    }
+
+    fn system(what: &'static str, path: &Path, cause: impl Into<io::Error>) -> Self {
+        Self::System { what, path: path.to_owned(), cause: cause.into() }
+    }
+}
+
+/// What a mount shall be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOptions {
+    /// What mountinfo shows as its source: [`SOURCE`], or what fstab says.
+    pub source: String,
+    /// Whether other users may use it, as far as the modes let them.
+    pub allow_other: bool,
+}
+
+/// How a mount ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmounted {
+    /// As it should.
+    Clean,
+    /// It was in use: nobody finds it any more, and it ends with its last user.
+    Detached,
+    /// Somebody else was first.
+    Gone,
+}
+
+/// A mount of ours, and the device that serves it.
+#[derive(Debug)]
+pub struct Mount {
+    point: PathBuf,
+    info: MountInfo,
+    by_helper: bool,
+}
+
+impl Mount {
+    /// Mounts. The device is to be given to [`crate::session::Session::start`];
+    /// until then everything that touches the mount point waits.
+    ///
+    /// # Errors
+    /// See [`MountError`].
+    pub fn new(point: &MountPoint, options: &MountOptions) -> Result<(Self, OwnedFd), MountError> {
+        let device = open_device()?;
+        let by_helper = !geteuid().is_root();
+        let device = if by_helper {
+            drop(device);
+            helper::mount(point.path(), options)?
+        } else {
+            mount_directly(point.path(), &device, options)?;
+            device
+        };
+        let point = point.path().to_owned();
+        match mountinfo::find(&point)? {
+            Some(info) => Ok((Self { point, info, by_helper }, device)),
+            None => Err(MountError::system("finding the new mount", &point, Errno::ENOENT)),
+        }
+    }
+
+    /// Where it is.
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// How the kernel knows it.
+    pub fn info(&self) -> &MountInfo {
+        &self.info
+    }
+
+    /// Unmounts. A mount in use is detached, so that this process can end without
+    /// leaving a dead mount behind. Never touches a mount that has taken its place.
+    ///
+    /// # Errors
+    /// When it is still mounted.
+    pub fn unmount(&self) -> Result<Unmounted, MountError> {
+        if mountinfo::find(&self.point)?.is_none_or(|info| info.id != self.info.id) {
+            return Ok(Unmounted::Gone);
+        }
+        if self.by_helper { helper::unmount(&self.point) } else { unmount_directly(&self.point) }
+    }
+}
+
+fn open_device() -> Result<OwnedFd, MountError> {
+    open(DEVICE, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).map_err(|errno| match errno {
+        Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => MountError::NoDevice,
+        Errno::EACCES | Errno::EPERM => MountError::DeviceRefused,
+        errno => MountError::system("opening", Path::new(DEVICE), errno),
+    })
+}
+
+fn mount_directly(
+    point: &Path,
+    device: &OwnedFd,
+    options: &MountOptions,
+) -> Result<(), MountError> {
+    let data = format!(
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions{}",
+        device.as_raw_fd(),
+        geteuid(),
+        getegid(),
+        if options.allow_other { ",allow_other" } else { "" },
+    );
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let source = Some(options.source.as_str());
+    mount(source, point, Some(FSTYPE), flags, Some(data.as_str())).map_err(|errno| match errno {
+        Errno::EPERM | Errno::EACCES => MountError::NoPermission(point.to_owned()),
+        Errno::ENODEV => MountError::NoDevice,
+        errno => MountError::system("mounting on", point, errno),
+    })
+}
+
+fn unmount_directly(point: &Path) -> Result<Unmounted, MountError> {
+    match umount2(point, MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => return Ok(Unmounted::Clean),
+        Err(Errno::EINVAL | Errno::ENOENT) => return Ok(Unmounted::Gone),
+        Err(Errno::EBUSY) => {}
+        Err(errno) => return Err(MountError::system("unmounting", point, errno)),
+    }
+    umount2(point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)
+        .map(|()| Unmounted::Detached)
+        .map_err(|errno| MountError::system("detaching", point, errno))
+}
+
+#[cfg(test)]
+mod tests;

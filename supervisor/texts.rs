@@ -1,0 +1,84 @@
+//! The texts of open control files: made when a file is opened, read from until
+//! it is closed.
+//!
+//! So a reader sees one state of the cluster from beginning to end, however
+//! many reads it takes, and a file's size is known only by reading it: control
+//! files are opened for direct I/O and announce size 0, like those of procfs.
+
+use fuser::{FileHandle, FopenFlags};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// The handle of a file that has no text: a volume, or a file only to be written.
+pub const NO_TEXT: FileHandle = FileHandle(0);
+/// How every control file is opened: nothing of it is ever cached.
+pub const CONTROL_OPEN: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
+
+/// All open texts.
+#[derive(Debug, Default)]
+pub struct Texts {
+    last: AtomicU64,
+    by_handle: RwLock<HashMap<u64, Arc<[u8]>>>,
+}
+
+impl Texts {
+    /// Keeps a text until [`Texts::close`]. The handle is never [`NO_TEXT`].
+    pub fn open(&self, text: impl Into<Vec<u8>>) -> FileHandle {
+        let handle = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let text: Vec<u8> = text.into();
+        self.by_handle
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(handle, Arc::from(text));
+        FileHandle(handle)
+    }
+
+    /// The text of a handle; empty for one that has none.
+    pub fn get(&self, handle: FileHandle) -> Arc<[u8]> {
+        let map = self.by_handle.read().unwrap_or_else(PoisonError::into_inner);
+        map.get(&handle.0).cloned().unwrap_or_default()
+    }
+
+    /// Lets go of a text.
+    pub fn close(&self, handle: FileHandle) {
+        self.by_handle.write().unwrap_or_else(PoisonError::into_inner).remove(&handle.0);
+    }
+
+    /// How many are open.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.by_handle.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// The part of a text that a read asks for; short or empty at its end.
+pub fn slice(text: &[u8], offset: u64, len: u32) -> &[u8] {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+    let to = from.saturating_add(len as usize).min(text.len());
+    &text[from..to]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_stays_the_same_until_its_own_handle_is_closed() {
+        let texts = Texts::default();
+        let (first, second) = (texts.open("one"), texts.open("two"));
+        assert!(first != second && first != NO_TEXT && second != NO_TEXT);
+        texts.close(first);
+        assert_eq!((&*texts.get(first), &*texts.get(second)), (&b""[..], &b"two"[..]));
+        texts.close(second);
+        assert_eq!(texts.len(), 0);
+    }
+
+    #[test]
+    fn slices_end_where_the_text_does() {
+        assert_eq!(slice(b"sheep", 1, 2), b"he");
+        assert_eq!(slice(b"sheep", 3, 100), b"ep");
+        assert_eq!(slice(b"sheep", 5, 1), b"");
+        assert_eq!(slice(b"sheep", u64::MAX, u32::MAX), b"");
+    }
+}
