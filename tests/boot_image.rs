@@ -11,12 +11,7 @@ use std::os::unix::fs::FileExt;
 fn boots_from_a_plain_file_and_leaves_its_copy() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk.raw");
-    let disk = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .unwrap();
+    let disk = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
     disk.set_len(boot::DISK_BYTES_MIN).unwrap();
     let text = "sector 2048 was read\r\n";
     boot::make_bootable(&disk, text).unwrap();
@@ -25,7 +20,6 @@ fn boots_from_a_plain_file_and_leaves_its_copy() {
 
     assert_eq!(serial, format!("{}{text}", boot::GREETING));
     let mut copy = [0; 512];
-    disk.read_exact_at(&mut copy, boot::COPY_SECTOR * 512)
-        .unwrap();
+    disk.read_exact_at(&mut copy, boot::COPY_SECTOR * 512).unwrap();
     assert_eq!(copy, boot::text_sector(text));
 }

@@ -60,14 +60,7 @@ pub fn boot(disk: &Path) -> io::Result<String> {
     let drive = format!("file={},format=raw,cache=writeback", disk.display());
     let run = Command::new("timeout")
         .args(["--kill-after=5", "120", "qemu-system-x86_64"])
-        .args([
-            "-machine",
-            "pc,accel=tcg",
-            "-m",
-            "16",
-            "-nodefaults",
-            "-no-reboot",
-        ])
+        .args(["-machine", "pc,accel=tcg", "-m", "16", "-nodefaults", "-no-reboot"])
         .args(["-display", "none", "-serial", "stdio", "-drive", &drive])
         .output()?;
     if run.status.success() {
