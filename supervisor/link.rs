@@ -14,9 +14,10 @@ use crate::inflight::{Allegation, CONTROL_TAG};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{Shutdown, shutdown};
 use sheepfs::ipc::{Arena, ChannelError, Failure, FromWorker, SupervisorEnd, Tag, ToWorker};
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
@@ -80,6 +81,13 @@ impl Link {
         drop(outbox);
         // The only error is a counter at its limit, which wakes as well.
         let _ = self.wake.write(1);
+    }
+
+    /// Ends the conversation: the worker finds its channel closed and ends, and so
+    /// does the reader here.
+    pub fn close(&self) {
+        // It fails only when the worker has ended already.
+        let _ = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Both);
     }
 
     /// Reads until the link ends, and tells the control loop that it did.
