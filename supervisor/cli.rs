@@ -123,11 +123,6 @@ impl Options {
     pub fn sheep_port(&self) -> u16 {
         self.address.port.or(self.port).unwrap_or(DEFAULT_PORT)
     }
-
-    /// Bytes of object cache, 0 when it is off.
-    pub fn cache_bytes(&self) -> u64 {
-        if self.object_cache { self.cache_size } else { 0 }
-    }
 }
 
 fn two_ports(one: u16, other: u16) -> clap::Error {

@@ -5,6 +5,8 @@ use crate::background::BackgroundError;
 use crate::candidates::ResolveError;
 use crate::control::Refusal;
 use crate::local::LocalError;
+use crate::mount::{MountError, MountFault};
+use crate::session::SessionError;
 use crate::spawn::SpawnError;
 use nix::errno::Errno;
 use sheepfs::ipc::message::{BUILD, LostReason};
@@ -29,6 +31,26 @@ pub enum Status {
     NoPermission = 77,
     /// Something is not as the caller thinks: a name, a directory, a VDI.
     Configuration = 78,
+}
+
+impl Status {
+    /// From the exit code of the process in the background.
+    pub fn of_code(code: i32) -> Self {
+        let known =
+            [Self::Ok, Self::Usage, Self::Unavailable, Self::NoPermission, Self::Configuration];
+        known.into_iter().find(|status| *status as i32 == code).unwrap_or(Self::Internal)
+    }
+}
+
+impl From<MountFault> for Status {
+    fn from(fault: MountFault) -> Self {
+        match fault {
+            MountFault::Usage => Self::Usage,
+            MountFault::Unavailable => Self::Unavailable,
+            MountFault::Internal => Self::Internal,
+            MountFault::NoPermission => Self::NoPermission,
+        }
+    }
 }
 
 /// Why the command failed.
@@ -60,7 +82,9 @@ pub enum Failed {
     #[error("the worker ended at once; its last words are in the log")]
     WorkerEnded,
     /// The worker is of another build.
-    #[error("the worker is of another build: it is \"{0}\", this is \"{BUILD}\"; install both anew")]
+    #[error(
+        "the worker is of another build: it is \"{0}\", this is \"{BUILD}\"; install both anew"
+    )]
     OtherBuild(String),
     /// No minisheep.
     #[error(transparent)]
@@ -68,6 +92,15 @@ pub enum Failed {
     /// No process in the background.
     #[error(transparent)]
     Background(#[from] BackgroundError),
+    /// The process in the background could not even say why.
+    #[error("the process in the background was killed")]
+    Killed,
+    /// No mount.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// No session with the kernel.
+    #[error(transparent)]
+    Session(#[from] SessionError),
     /// A path can't be made absolute.
     #[error("cannot use the path {path}: {cause}")]
     Path {
@@ -87,12 +120,15 @@ impl Failed {
         match self {
             Self::NoSheep { .. } | Self::Resolve(_) => Status::Unavailable,
             Self::AtStart { why, .. } => of_errno(why.errno()),
+            Self::Mount(error) => error.fault().into(),
             Self::Local(LocalError::Ended { .. }) | Self::Path { .. } => Status::Configuration,
             Self::Worker(_)
             | Self::WorkerEnded
             | Self::OtherBuild(_)
             | Self::Local(LocalError::Start { .. })
             | Self::Background(_)
+            | Self::Killed
+            | Self::Session(_)
             | Self::Signals(_) => Status::Internal,
         }
     }
@@ -124,10 +160,19 @@ mod tests {
     }
 
     #[test]
+    fn the_status_of_the_background_is_passed_on() {
+        for status in [Status::Ok, Status::Usage, Status::Unavailable, Status::Internal] {
+            assert_eq!(Status::of_code(status as i32), status);
+        }
+        assert_eq!(Status::of_code(134), Status::Internal);
+    }
+
+    #[test]
     fn the_words_say_what_was_tried_and_what_happened() {
         let sheep = "10.0.0.1:7000".parse().unwrap();
         let failed = Failed::NoSheep { sheep, reason: LostReason::Refused };
-        let words = "cannot reach a sheep at 10.0.0.1:7000: connection refused, no sheep listens there";
+        let words =
+            "cannot reach a sheep at 10.0.0.1:7000: connection refused, no sheep listens there";
         assert_eq!(failed.to_string(), words);
         let failed = Failed::AtStart { what: "attach disk".into(), why: Failure::NoSuchVdi.into() };
         assert_eq!(failed.to_string(), "cannot attach disk: the cluster has no such VDI");

@@ -1,20 +1,58 @@
 //! `sheepfs`: mounts a Sheepdog cluster as a directory.
+//!
+//! Only wiring: what the modules do is said there, and the whole in the library's
+//! documentation.
 
 mod attr;
+mod background;
+mod candidates;
+mod cli;
+mod control;
 mod datapath;
 mod descriptors;
 mod events;
+mod exit;
 #[cfg(test)]
 mod fake;
 mod fs;
 mod inflight;
 mod link;
+mod local;
 mod mount;
+mod programs;
 mod session;
 mod settings;
+mod signals;
+mod spawn;
+mod start;
 mod status;
 mod texts;
 mod tree;
 mod volumes;
 
-fn main() {}
+use cli::Options;
+use exit::{Failed, Status};
+use std::process;
+
+fn main() {
+    let status = match Options::read(std::env::args_os()) {
+        Err(error) => say_usage(&error),
+        Ok(options) => start::start(&options).unwrap_or_else(|failed| say(&failed)),
+    };
+    // Not by returning: nothing may be dropped that the kernel waits for.
+    process::exit(status as i32);
+}
+
+/// Usage errors, and the help and version texts, which clap treats alike.
+fn say_usage(error: &clap::Error) -> Status {
+    let status = if error.use_stderr() { Status::Usage } else { Status::Ok };
+    match error.print() {
+        Ok(()) => status,
+        Err(_) => Status::Internal,
+    }
+}
+
+fn say(failed: &Failed) -> Status {
+    eprintln!("sheepfs: {failed}");
+    failed.status()
+}

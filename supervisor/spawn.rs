@@ -11,6 +11,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sheepfs::ipc::arena::ARENA_LEN;
+use sheepfs::ipc::inherited::{ARENA_FD, CHANNEL_FD};
 use sheepfs::ipc::{Arena, ChannelError, SupervisorEnd, channel};
 use sheepfs::logging::{FILTER_VARIABLE, SINK_VARIABLE, Sink};
 use std::env;
@@ -21,10 +22,6 @@ use thiserror::Error;
 
 /// The worker's program.
 const PROGRAM: &str = "sheepfs-worker";
-/// The descriptor of the channel in the worker.
-const CHANNEL_FD: i32 = 3;
-/// The descriptor of the arena in the worker.
-const ARENA_FD: i32 = 4;
 
 /// Why there is no worker.
 #[derive(Debug, Error)]
@@ -38,6 +35,9 @@ pub enum SpawnError {
     /// The kernel gave no socket.
     #[error("cannot make the socket to the worker: {0}")]
     Channel(#[from] ChannelError),
+    /// There is no descriptor or thread to listen to it.
+    #[error("cannot listen to the worker: {0}")]
+    Link(io::Error),
     /// The program can't be started.
     #[error("cannot start {program}: {cause}")]
     Start {
@@ -46,15 +46,6 @@ pub enum SpawnError {
         /// Why.
         cause: io::Error,
     },
-}
-
-/// A worker's two shared things, seen from here.
-#[derive(Debug)]
-pub struct Link {
-    /// Our end of the channel.
-    pub channel: SupervisorEnd,
-    /// The memory for payload; a new one for each worker.
-    pub arena: Arena,
 }
 
 /// Starts workers, one at a time.
@@ -71,8 +62,9 @@ impl Worker {
         Self { sink, debug, child: None }
     }
 
-    /// Starts the next worker.
-    pub fn start(&mut self) -> Result<Link, SpawnError> {
+    /// Starts the next worker: our end of its channel, and its arena, which is new
+    /// for each.
+    pub fn start(&mut self) -> Result<(SupervisorEnd, Arena), SpawnError> {
         if !self.is_buried() {
             return Err(SpawnError::Alive);
         }
@@ -80,7 +72,7 @@ impl Worker {
         let (channel, theirs) = channel::pair()?;
         let their_arena = arena.as_fd().try_clone_to_owned().map_err(SpawnError::Arena)?;
         self.child = Some(self.spawn(theirs, their_arena)?);
-        Ok(Link { channel, arena })
+        Ok((channel, arena))
     }
 
     /// Sends the kill signal, if there is a worker.
@@ -102,6 +94,15 @@ impl Worker {
         }
         self.child = None;
         true
+    }
+
+    /// Waits for its end, but not longer than `seconds`; then kills it.
+    pub fn wait_or_kill(&mut self, seconds: u64) {
+        let Some(mut child) = self.child.take() else { return };
+        match wait_or_kill(&mut child, seconds) {
+            Ok(status) => tracing::debug!(%status, "the worker has ended"),
+            Err(cause) => tracing::warn!(%cause, "cannot wait for the worker"),
+        }
     }
 
     fn spawn(&self, channel: OwnedFd, arena: OwnedFd) -> Result<Child, SpawnError> {

@@ -17,7 +17,7 @@ fn a_mount_point_is_enough() {
     let options = read("sheepfs /mnt").unwrap();
     assert_eq!(options.address.host, "127.0.0.1");
     assert_eq!((options.sheep_port(), options.mode), (7000, None));
-    assert_eq!((options.cache_bytes(), options.cache_size), (0, 256 << 20));
+    assert_eq!((options.object_cache, options.cache_size), (false, 256 << 20));
     assert!(!options.in_foreground() && !options.page_cache && !options.allow_other);
     assert_eq!((options.uid, options.gid, options.local), (None, None, None));
 }
@@ -49,7 +49,7 @@ fn what_we_add_is_read() {
     let attached: Vec<_> = options.attach.iter().map(VolumeName::as_str).collect();
     assert_eq!(attached, ["c", "c:snap"]);
     assert_eq!((options.uid, options.gid, options.mode), (Some(5), Some(6), Some(0o640)));
-    assert_eq!(options.cache_bytes(), 64 << 20);
+    assert_eq!((options.object_cache, options.cache_size), (true, 64 << 20));
 }
 
 #[test]

@@ -1,0 +1,91 @@
+//! How a mount begins, and why it may not.
+
+use super::*;
+
+#[test]
+fn it_mounts_when_a_sheep_answers() {
+    let mut start = Loop::new(&[7000], &[]);
+    assert_eq!(start.effects(), ["StartWorker(1)"]);
+    start.says(FromWorker::Hello { build: BUILD.to_owned() });
+    let connect = ToWorker::Connect { build: BUILD.into(), sheep: sheep(7000), cache_bytes: 0 };
+    assert_eq!(start.sent(), [connect]);
+    start.says(FromWorker::Connected);
+    assert_eq!(start.effects(), ["Mount", "ConnectData"]);
+    start.apply(Input::Mounted);
+    assert_eq!(start.state(), WorkerState::Serving);
+}
+
+#[test]
+fn it_mounts_when_all_volumes_are_there() {
+    let mut start = Loop::new(&[7000], &["a", "b", "a"]);
+    start.connect();
+    let tags = start.attach_tags();
+    assert_eq!(tags.len(), 2);
+    start.says(FromWorker::Attached { tag: tags[1], facts: facts(2) });
+    assert!(!start.effects().contains(&"Mount".to_owned()));
+    start.says(FromWorker::Attached { tag: tags[0], facts: facts(1) });
+    assert_eq!(start.effects(), ["Mount"]);
+    assert_eq!(start.shared.volumes().all().len(), 2);
+}
+
+#[test]
+fn no_sheep_at_any_address_is_the_end() {
+    let mut start = Loop::new(&[7000, 7001], &[]);
+    start.says(FromWorker::Hello { build: BUILD.to_owned() });
+    start.says(FromWorker::Lost { reason: LostReason::Refused });
+    assert!(start.end().is_none());
+    assert!(start.effects().contains(&"StartWorker(2)".to_owned()));
+    start.says(FromWorker::Hello { build: BUILD.to_owned() });
+    start.says(FromWorker::Lost { reason: LostReason::Unreachable });
+    let failed = start.end().unwrap().unwrap_err();
+    assert!(failed.to_string().starts_with("cannot reach a sheep at 127.0.0.1:7001: "), "{failed}");
+    assert_eq!(start.effects().last().unwrap(), "KillWorker");
+}
+
+#[test]
+fn a_worker_that_says_nothing_is_not_waited_for() {
+    for greet in [false, true] {
+        let mut start = Loop::new(&[7000], &[]);
+        if greet {
+            start.says(FromWorker::Hello { build: BUILD.to_owned() });
+        }
+        start.later(Duration::from_secs(9));
+        assert!(start.end().is_none());
+        start.later(Duration::from_secs(30));
+        assert!(matches!(start.end(), Some(Err(Failed::NoSheep { .. }))), "greeted: {greet}");
+    }
+}
+
+#[test]
+fn a_worker_that_dies_or_is_of_another_build_is_the_end() {
+    let mut start = Loop::new(&[7000], &[]);
+    start.apply(Input::WorkerGone(1));
+    assert!(matches!(start.end(), Some(Err(Failed::WorkerEnded))));
+    let mut start = Loop::new(&[7000], &[]);
+    start.says(FromWorker::Hello { build: "sheepfs 9".to_owned() });
+    assert!(matches!(start.end(), Some(Err(Failed::OtherBuild(_)))));
+}
+
+#[test]
+fn a_volume_that_cannot_be_had_is_the_end_and_the_others_are_released() {
+    let mut start = Loop::new(&[7000], &["a", "b"]);
+    start.connect();
+    let tags = start.attach_tags();
+    start.says(FromWorker::Attached { tag: tags[0], facts: facts(1) });
+    start.says(FromWorker::Done { tag: tags[1], outcome: Err(Failure::NoSuchVdi) });
+    assert!(start.end().is_none());
+    let detach = start.detach_tags();
+    assert_eq!(detach.len(), 1);
+    start.says(FromWorker::Done { tag: detach[0], outcome: Ok(()) });
+    let failed = start.end().unwrap().unwrap_err();
+    assert_eq!(failed.to_string(), "cannot attach b: the cluster has no such VDI");
+    assert!(!start.effects().iter().any(|effect| effect == "Mount" || effect == "Unmount"));
+}
+
+#[test]
+fn a_sheep_lost_while_volumes_are_attached_is_the_end() {
+    let mut start = Loop::new(&[7000, 7001], &["a"]);
+    start.connect();
+    start.says(FromWorker::Lost { reason: LostReason::Disconnected });
+    assert!(matches!(start.end(), Some(Err(Failed::NoSheep { .. }))));
+}
