@@ -24,7 +24,7 @@ fn a_mount_comes_as_it_was_asked_for_and_goes_once() {
         mount.point(),
         canonicalize(dir.path().parent().unwrap()).unwrap().join(dir.path().file_name().unwrap())
     );
-    assert_eq!((mount.info().fstype.as_str(), mount.info().source.as_str()), (FSTYPE, SOURCE));
+    assert_eq!((mount.info.fstype.as_str(), mount.info.source.as_str()), (FSTYPE, SOURCE));
     let flags = FdFlag::from_bits_truncate(fcntl(&device, FcntlArg::F_GETFD).unwrap());
     assert!(flags.contains(FdFlag::FD_CLOEXEC));
     let again = MountPoint::check(dir.path()).unwrap_err();
