@@ -155,10 +155,13 @@ impl Mount {
     /// See [`MountError`].
     pub fn new(point: &MountPoint, options: &MountOptions) -> Result<(Self, OwnedFd), MountError> {
         let by_helper = !geteuid().is_root();
+        // The helper opens the device by itself, with this user's rights.
+        let device = open_device()?;
         let device = if by_helper {
             helper::mount(point.path(), options)?
         } else {
-            mount_directly(point.path(), options)?
+            mount_directly(point.path(), &device, options)?;
+            device
         };
         let point = point.path().to_owned();
         match mountinfo::find(&point)? {
@@ -204,8 +207,11 @@ fn open_device() -> Result<OwnedFd, MountError> {
     })
 }
 
-fn mount_directly(point: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
-    let device = open_device()?;
+fn mount_directly(
+    point: &Path,
+    device: &OwnedFd,
+    options: &MountOptions,
+) -> Result<(), MountError> {
     let data = format!(
         "fd={},rootmode=40000,user_id={},group_id={},default_permissions{}",
         device.as_raw_fd(),
@@ -216,7 +222,7 @@ fn mount_directly(point: &Path, options: &MountOptions) -> Result<OwnedFd, Mount
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let source = Some(options.source.as_str());
     match mount(source, point, Some(FSTYPE), flags, Some(data.as_str())) {
-        Ok(()) => Ok(device),
+        Ok(()) => Ok(()),
         Err(Errno::EPERM | Errno::EACCES) => Err(MountError::NoPermission(point.to_owned())),
         Err(Errno::ENODEV) => Err(MountError::NoDevice),
         Err(errno) => Err(MountError::system("mounting on", point, errno)),

@@ -47,7 +47,8 @@ fn a_stale_mount_is_seen_without_being_touched() {
 #[test]
 fn a_mount_in_use_is_detached_and_another_ones_is_left_alone() {
     let (dir, mount, _device) = mounted();
-    let _above = mount_directly(mount.point(), &options()).unwrap();
+    let above = open_device().unwrap();
+    mount_directly(mount.point(), &above, &options()).unwrap();
     assert_eq!(mount.unmount().unwrap(), Unmounted::Gone, "another mount is on top");
     assert_eq!(unmount_directly(mount.point()).unwrap(), Unmounted::Clean);
     let held =
