@@ -3,6 +3,7 @@
 pub mod address;
 pub mod ipc;
 pub mod logging;
+pub mod minisheep;
 pub mod size;
 pub mod text;
 pub mod wire;

@@ -12,6 +12,8 @@ mod datapath;
 mod descriptors;
 mod events;
 mod exit;
+#[cfg(test)]
+mod fake;
 mod fs;
 mod inflight;
 mod link;

@@ -262,14 +262,6 @@ impl Connection {
             replies.push(Reply::new(header, buffer));
         }
     }
-
-    /// The error a connection attempt ended with, if it did.
-    pub fn connect_error(&self) -> Option<LostReason> {
-        match self.stream.take_error() {
-            Ok(None) => None,
-            Ok(Some(error)) | Err(error) => Some(lost(&error)),
-        }
-    }
 }
 
 impl AsFd for Connection {

@@ -16,6 +16,8 @@ mod privileges;
 mod query;
 mod session;
 mod sheep;
+#[cfg(test)]
+mod simulation;
 mod vdis;
 mod verdict;
 mod volume;

@@ -56,15 +56,6 @@ pub struct Sheep {
     next_connection: u64,
 }
 
-/// A connection that the event loop must start or stop to watch.
-#[derive(Debug)]
-pub enum Watch {
-    /// Newly made.
-    Started(ConnectionId),
-    /// Gone.
-    Ended,
-}
-
 impl Sheep {
     /// Starts to connect to `address`.
     ///
@@ -105,14 +96,14 @@ impl Sheep {
         node: SocketAddr,
         request: Request,
         now: Instant,
-    ) -> io::Result<(u32, ConnectionId)> {
+    ) -> io::Result<u32> {
         let mut connection = Connection::start(node)?;
         let id = self.take_id();
         push(&mut connection, id, request, None);
         let name = ConnectionId(self.next_connection);
         self.next_connection += 1;
         self.side.insert(name, (connection, now + NODE_ANSWER_MAX));
-        Ok((id, name))
+        Ok(id)
     }
 
     /// Moves waiting requests to connections and sends what can be sent.
@@ -140,32 +131,26 @@ impl Sheep {
         id: ConnectionId,
         arena: &Arena,
         replies: &mut Vec<Reply>,
-    ) -> Result<Option<Watch>, LostReason> {
+    ) -> Result<(), LostReason> {
         if let Some((_, connection)) = self.main.iter_mut().find(|(name, _)| *name == id) {
             let first = replies.len();
             let outcome = connection.flush(arena).and_then(|()| connection.receive(arena, replies));
             for reply in &replies[first..] {
                 self.settle(reply.id);
             }
-            return outcome.map(|()| None);
+            return outcome;
         }
-        Ok(self.side_ready(id, arena, replies))
+        self.side_ready(id, arena, replies);
+        Ok(())
     }
 
-    fn side_ready(
-        &mut self,
-        id: ConnectionId,
-        arena: &Arena,
-        replies: &mut Vec<Reply>,
-    ) -> Option<Watch> {
-        let (connection, _) = self.side.get_mut(&id)?;
+    fn side_ready(&mut self, id: ConnectionId, arena: &Arena, replies: &mut Vec<Reply>) {
+        let Some((connection, _)) = self.side.get_mut(&id) else { return };
         let before = replies.len();
         let outcome = connection.flush(arena).and_then(|()| connection.receive(arena, replies));
-        if outcome.is_ok() && replies.len() == before {
-            return None;
+        if outcome.is_err() || replies.len() > before {
+            self.end_side(id, replies);
         }
-        self.end_side(id, replies);
-        Some(Watch::Ended)
     }
 
     /// Gives up on nodes that take too long.
@@ -187,11 +172,6 @@ impl Sheep {
         let main = self.main.iter().map(|(id, c)| (*id, c.as_fd(), c.wants_to_send()));
         let side = self.side.iter().map(|(id, (c, _))| (*id, c.as_fd(), c.wants_to_send()));
         main.chain(side)
-    }
-
-    /// The descriptor of one connection.
-    pub fn descriptor(&self, id: ConnectionId) -> Option<BorrowedFd<'_>> {
-        self.watched().find(|(name, _, _)| *name == id).map(|(_, fd, _)| fd)
     }
 
     fn end_side(&mut self, id: ConnectionId, replies: &mut Vec<Reply>) {

@@ -20,6 +20,11 @@ const PARALLEL_MAX: usize = 16;
 /// Index entries that one request reads: 1 MiB of them.
 const PIECE_ENTRIES: u32 = 1 << 18;
 
+/// Bytes of a tree node's head, as a request wants them.
+const TREE_HEAD_ROOM: u32 = 8;
+
+const _: () = assert!(TREE_HEAD_ROOM as usize == TREE_HEAD_LEN);
+
 /// Which question about the VDIs a reply answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VdiAnswer {
@@ -200,7 +205,7 @@ impl VdiScan {
             Some(TreeUsage::Leaf(usage)) => self.count(vid, usage),
             Some(TreeUsage::Root(leaves)) => {
                 for oid in leaves {
-                    let request = Request::read_tree_node(oid, TREE_HEAD_LEN as u32);
+                    let request = Request::read_tree_node(oid, TREE_HEAD_ROOM);
                     self.ask_vid(vid, request, VdiAnswer::LeafHead(vid, oid), io);
                 }
             }

@@ -28,7 +28,7 @@ use crate::verdict::{Verdict, on_object};
 use flush::Barriers;
 use index::{Index, PAGE_ENTRIES, Update, Updates};
 use objects::{Kind, ObjectQueue, Part, PartId, State};
-use recent::Recent;
+use recent::{Allocation, Recent};
 use reload::Reload;
 use sheepfs::ipc::{Failure, Span, Tag, VolumeFacts, VolumeId};
 use sheepfs::wire::inode::InodeHeader;
@@ -160,10 +160,11 @@ impl Volume {
         if let Some(failure) = self.refusal(kind) {
             return io.done(tag, Err(failure));
         }
-        if kind == Kind::Read && io.cache.read(self.id, offset, span, io.arena) {
-            if !self.overlaps_write(offset, span.len()) {
-                return io.done(tag, Ok(()));
-            }
+        if kind == Kind::Read
+            && !self.overlaps_write(offset, span.len())
+            && io.cache.read(self.id, offset, span, io.arena)
+        {
+            return io.done(tag, Ok(()));
         }
         let objects = self.split(tag, kind, offset, span);
         let write = (kind == Kind::Write).then(|| self.barriers.begin_write());
@@ -445,7 +446,8 @@ impl Volume {
             Verdict::Done => {
                 for (block, _) in update.blocks() {
                     self.index.set(block, self.own.get());
-                    self.recent.push(block, io.now);
+                    let owner = self.own;
+                    self.recent.push(Allocation { block, owner, at: io.now });
                 }
                 self.finish_update(update, None, io);
             }

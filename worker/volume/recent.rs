@@ -1,17 +1,18 @@
-//! The blocks allocated lately under the present vid.
+//! The blocks allocated lately, each with the vid that owns its object.
 //!
 //! A server that makes a snapshot reads the whole inode and writes it back, and
 //! an index update that falls between is lost (protocol 7.4). So the blocks
 //! allocated since the inode was last seen to be a working VDI's are remembered.
 //! A snapshot may have read the inode just before our update and not yet have
 //! marked it when we look, so a look clears only what is older than any
-//! snapshot takes.
+//! snapshot takes. They are kept across a reload too: the next snapshot may come
+//! while the last one is still being repaired.
 
 use super::{Io, Phase, Volume, Wait};
 use crate::verdict::Verdict;
 use sheepfs::ipc::Failure;
-use sheepfs::wire::Request;
 use sheepfs::wire::inode::InodeHeader;
+use sheepfs::wire::{Request, VdiId};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -20,10 +21,21 @@ const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often the header is looked at while there is something to forget.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Blocks, and when their index update was answered.
+/// An index entry that a snapshot may lose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// The block.
+    pub block: u32,
+    /// What its entry must say.
+    pub owner: VdiId,
+    /// When the entry's update was answered.
+    pub at: Instant,
+}
+
+/// Allocations by block.
 #[derive(Debug)]
 pub struct Recent {
-    blocks: BTreeMap<u32, Instant>,
+    blocks: BTreeMap<u32, Allocation>,
     next_check: Instant,
 }
 
@@ -34,18 +46,18 @@ impl Recent {
     }
 
     /// A block's index update was answered.
-    pub fn push(&mut self, block: u32, now: Instant) {
-        self.blocks.insert(block, now);
+    pub fn push(&mut self, allocation: Allocation) {
+        self.blocks.insert(allocation.block, allocation);
     }
 
     /// The header, asked for at `asked`, was that of a working VDI.
     pub fn seen_unchanged(&mut self, asked: Instant) {
-        self.blocks.retain(|_, allocated| *allocated + SNAPSHOT_TIME_MAX > asked);
+        self.blocks.retain(|_, allocation| allocation.at + SNAPSHOT_TIME_MAX > asked);
     }
 
-    /// All blocks, which are somebody else's business now.
-    pub fn take(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.blocks).into_keys().collect()
+    /// All of them, by ascending block.
+    pub fn take(&mut self) -> Vec<Allocation> {
+        std::mem::take(&mut self.blocks).into_values().collect()
     }
 
     /// When the header should be looked at.
@@ -98,11 +110,13 @@ mod tests {
         let start = Instant::now();
         let mut recent = Recent::new(start);
         assert_eq!(recent.next_check(), None);
-        recent.push(1, start);
-        recent.push(2, start + CHECK_INTERVAL);
+        let owner = VdiId::new(7).unwrap();
+        let later = Allocation { block: 2, owner, at: start + CHECK_INTERVAL };
+        recent.push(Allocation { block: 1, owner, at: start });
+        recent.push(later);
         assert!(recent.next_check().is_some());
         recent.seen_unchanged(start + SNAPSHOT_TIME_MAX + Duration::from_secs(1));
-        assert_eq!(recent.take(), [2]);
-        assert_eq!(recent.take(), Vec::<u32>::new());
+        assert_eq!(recent.take(), [later]);
+        assert_eq!(recent.take(), []);
     }
 }

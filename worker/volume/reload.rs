@@ -16,8 +16,9 @@
 //! lost is written again, with its reference counts, before anything goes on.
 
 use super::index::{Index, PAGE_ENTRIES};
+use super::recent::Allocation;
 use super::{Io, Phase, RETRY_DELAY, Volume, Wait};
-use crate::verdict::{Verdict, on_lookup, on_object};
+use crate::verdict::{Verdict, on_object};
 use crate::volume::objects::ObjectQueue;
 use sheepfs::ipc::{Failure, FromWorker};
 use sheepfs::wire::inode::InodeHeader;
@@ -36,22 +37,24 @@ const LOOKUPS_MAX: u32 = 150;
 #[derive(Debug)]
 pub struct Reload {
     step: Step,
+    /// The question is to be asked then, not under way.
+    delayed: Option<Instant>,
     lookups: u32,
     found: Option<(VdiId, InodeHeader)>,
     /// The vid whose lock was taken on the way.
     locked: Option<VdiId>,
-    /// Blocks still to be checked, by ascending number.
-    unchecked: VecDeque<u32>,
-    /// Blocks whose entry the server lost.
-    lost: VecDeque<u32>,
+    /// What is still to be checked, by ascending block.
+    unchecked: VecDeque<Allocation>,
+    /// What the server lost of it.
+    lost: VecDeque<Allocation>,
+    /// What was found or repaired.
+    checked: Vec<Allocation>,
     index: Index,
 }
 
 /// What was asked last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// Nothing; the name is looked up then.
-    Delayed(Instant),
     Lookup,
     Header(VdiId),
     Ancestor(VdiId, u32),
@@ -67,12 +70,9 @@ enum Step {
 }
 
 impl Reload {
-    /// When the next look-up is due, if it is delayed.
+    /// When the next question is due, if it is delayed.
     pub fn delayed_until(&self) -> Option<Instant> {
-        match self.step {
-            Step::Delayed(until) => Some(until),
-            _ => None,
-        }
+        self.delayed
     }
 }
 
@@ -88,23 +88,27 @@ impl Volume {
     pub(super) fn begin_reload(&mut self, io: &mut Io) {
         tracing::info!(volume = %self.name, vid = %self.own, "the VDI became a snapshot; looking for its new vid");
         self.phase = Phase::Reloading(Box::new(Reload {
-            step: Step::Delayed(io.now),
+            step: Step::Lookup,
+            delayed: Some(io.now),
             lookups: 0,
             found: None,
             locked: None,
             unchecked: self.recent.take().into(),
             lost: VecDeque::new(),
+            checked: Vec::new(),
             index: Index::default(),
         }));
         self.tick_reload(io);
     }
 
-    /// Looks the name up when it is time.
+    /// Asks what was delayed, when it is time.
     pub(super) fn tick_reload(&mut self, io: &mut Io) {
         if let Phase::Reloading(reload) = &self.phase
-            && reload.delayed_until().is_some_and(|until| until <= io.now)
+            && reload.delayed.is_some_and(|until| until <= io.now)
         {
-            self.ask(Step::Lookup, io);
+            // What was to be written there follows from what is read there.
+            let step = if reload.step == Step::RaiseOldGref { Step::OldGref } else { reload.step };
+            self.ask(step, io);
         }
     }
 
@@ -112,15 +116,11 @@ impl Volume {
     pub(super) fn reload_replied(&mut self, status: Status, bytes: &[u8], vid: u32, io: &mut Io) {
         let Phase::Reloading(reload) = &self.phase else { return };
         let step = reload.step;
-        let verdict = match step {
-            Step::Lookup | Step::Lock => on_lookup(status),
-            _ => on_object(status),
-        };
-        match verdict {
+        match on_object(status) {
             Verdict::Done => self.advance(step, bytes, vid, io),
-            Verdict::Retry => self.look_up_later(io),
+            Verdict::Retry => self.ask_later(step, io),
             // The object was discarded since: there is nothing to repair.
-            Verdict::Recheck if step == Step::Probe => self.next_lost(io),
+            Verdict::Recheck if step == Step::Probe => self.nothing_to_repair(io),
             Verdict::Fail(Failure::Locked) if step == Step::Lock => {
                 self.fail(Failure::LockLost, io)
             }
@@ -134,7 +134,6 @@ impl Volume {
 
     fn advance(&mut self, step: Step, bytes: &[u8], vid: u32, io: &mut Io) {
         match step {
-            Step::Delayed(_) => {}
             Step::Lookup => self.found_vid(vid, io),
             Step::Header(vid) => self.found_header(vid, bytes, io),
             Step::Ancestor(_, depth) => match InodeHeader::decode(bytes) {
@@ -146,11 +145,10 @@ impl Volume {
             Step::Page(page) => self.compare_page(page, bytes, io),
             Step::Probe => self.ask(Step::Entry, io),
             Step::Entry => self.ask(Step::OldEntry, io),
-            Step::OldEntry if entry(bytes) == self.own.get() => self.ask(Step::OldGref, io),
-            Step::OldEntry => self.ask(Step::Gref, io),
+            Step::OldEntry => self.found_old_entry(bytes, io),
             Step::OldGref => self.raise_old_gref(bytes, io),
             Step::RaiseOldGref => self.ask(Step::Gref, io),
-            Step::Gref => self.next_lost(io),
+            Step::Gref => self.repaired(io),
         }
     }
 
@@ -160,17 +158,19 @@ impl Volume {
         let name = VdiRef { name: self.name.clone(), generation: Generation::Working };
         let Phase::Reloading(reload) = &mut self.phase else { return };
         reload.step = step;
+        reload.delayed = None;
         let new = reload.found.as_ref().map_or(own, |(vid, _)| *vid);
-        let block = reload.lost.front().copied().unwrap_or(0);
+        let lost = reload.lost.front().copied();
+        let (block, owner) = lost.map_or((0, own), |lost| (lost.block, lost.owner));
         let request = match step {
-            Step::Delayed(_) | Step::RaiseOldGref => return,
+            Step::RaiseOldGref => return,
             Step::Lookup => Some(Request::get_vdi_info(&name)),
             Step::Header(vid) | Step::Ancestor(vid, _) => Some(Request::read_inode_header(vid)),
             Step::Lock => Some(Request::lock_vdi(&name)),
             Step::Release => Some(Request::release_vdi(own)),
             Step::Page(page) => Some(Request::read_index(new, page * PAGE_ENTRIES, PAGE_ENTRIES)),
-            Step::Probe => Some(Request::probe(own, block)),
-            Step::Entry => Request::write_index(new, block, 1, own),
+            Step::Probe => Some(Request::probe(owner, block)),
+            Step::Entry => Request::write_index(new, block, 1, owner),
             Step::OldEntry => Some(Request::read_index(own, block, 1)),
             Step::OldGref => Some(Request::read_gref(own, block)),
             Step::Gref => Some(Request::write_gref(new, block, 1, 0)),
@@ -184,10 +184,17 @@ impl Volume {
     fn look_up_later(&mut self, io: &mut Io) {
         let Phase::Reloading(reload) = &mut self.phase else { return };
         reload.lookups += 1;
-        reload.step = Step::Delayed(io.now + RETRY_DELAY);
         if reload.lookups > LOOKUPS_MAX {
             self.fail(Failure::TimedOut, io);
+        } else {
+            self.ask_later(Step::Lookup, io);
         }
+    }
+
+    fn ask_later(&mut self, step: Step, io: &mut Io) {
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        reload.step = step;
+        reload.delayed = Some(io.now + RETRY_DELAY);
     }
 
     fn found_vid(&mut self, vid: u32, io: &mut Io) {
@@ -256,24 +263,30 @@ impl Volume {
     fn next_page(&mut self, io: &mut Io) {
         let Phase::Reloading(reload) = &self.phase else { return };
         match reload.unchecked.front() {
-            Some(block) => self.ask(Step::Page(Index::page_of(*block)), io),
+            Some(next) => self.ask(Step::Page(Index::page_of(next.block)), io),
             None => self.finish_reload(io),
         }
     }
 
-    /// Finds the recent blocks of a page whose entries are not ours.
+    /// Finds the entries of a page that are not what they must be.
     fn compare_page(&mut self, page: u32, bytes: &[u8], io: &mut Io) {
-        let old = self.own.get();
         let Phase::Reloading(reload) = &mut self.phase else { return };
         reload.index.load(page, bytes);
-        while let Some(block) = reload.unchecked.front().copied()
-            && Index::page_of(block) == page
+        while let Some(next) = reload.unchecked.front().copied()
+            && Index::page_of(next.block) == page
         {
             reload.unchecked.pop_front();
-            if reload.index.get(block) != Some(old) {
-                reload.lost.push_back(block);
+            if reload.index.get(next.block) == Some(next.owner.get()) {
+                reload.checked.push(next);
+            } else {
+                reload.lost.push_back(next);
             }
         }
+        self.repair_or_read_on(io);
+    }
+
+    fn repair_or_read_on(&mut self, io: &mut Io) {
+        let Phase::Reloading(reload) = &self.phase else { return };
         if reload.lost.is_empty() {
             self.next_page(io);
         } else {
@@ -281,11 +294,19 @@ impl Volume {
         }
     }
 
+    /// The entry is written in the new inode; the old one may have it too.
+    fn found_old_entry(&mut self, bytes: &[u8], io: &mut Io) {
+        let Phase::Reloading(reload) = &self.phase else { return };
+        let owner = reload.lost.front().map_or(0, |lost| lost.owner.get());
+        let step = if entry(bytes) == owner { Step::OldGref } else { Step::Gref };
+        self.ask(step, io);
+    }
+
     /// Makes the snapshot count the reference that the new inode now holds.
     fn raise_old_gref(&mut self, bytes: &[u8], io: &mut Io) {
         let own = self.own;
         let Phase::Reloading(reload) = &mut self.phase else { return };
-        let Some(block) = reload.lost.front().copied() else { return };
+        let Some(block) = reload.lost.front().map(|lost| lost.block) else { return };
         let (words, _) = bytes.as_chunks::<4>();
         let word = |at: usize| words.get(at).map_or(0, |word| i32::from_le_bytes(*word));
         reload.step = Step::RaiseOldGref;
@@ -293,18 +314,22 @@ impl Volume {
         self.send(request, None, Wait::Reload, io);
     }
 
-    fn next_lost(&mut self, io: &mut Io) {
-        let own = self.own;
+    /// The first lost entry is written again.
+    fn repaired(&mut self, io: &mut Io) {
         let Phase::Reloading(reload) = &mut self.phase else { return };
-        if let Some(block) = reload.lost.pop_front() {
-            reload.index.set(block, own.get());
-            tracing::warn!(volume = %self.name, block, "repaired an index entry that a snapshot had lost");
+        if let Some(lost) = reload.lost.pop_front() {
+            reload.index.set(lost.block, lost.owner.get());
+            reload.checked.push(Allocation { at: io.now, ..lost });
+            tracing::warn!(volume = %self.name, block = lost.block, "repaired an index entry that a snapshot had lost");
         }
-        if reload.lost.is_empty() {
-            self.next_page(io);
-        } else {
-            self.ask(Step::Probe, io);
-        }
+        self.repair_or_read_on(io);
+    }
+
+    /// The first lost entry's object was discarded since.
+    fn nothing_to_repair(&mut self, io: &mut Io) {
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        reload.lost.pop_front();
+        self.repair_or_read_on(io);
     }
 
     fn finish_reload(&mut self, io: &mut Io) {
@@ -317,6 +342,7 @@ impl Volume {
         // The size that was announced at attach stays, as on a block device.
         self.header = InodeHeader { vdi_size: self.header.vdi_size, ..header };
         self.index = reload.index;
+        reload.checked.into_iter().for_each(|allocation| self.recent.push(allocation));
         io.out.push(FromWorker::Moved { volume: self.id, facts: self.facts() });
         let objects: Vec<u32> = self.objects.keys().copied().collect();
         objects.iter().for_each(|object| self.pump(*object, io));
