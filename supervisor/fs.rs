@@ -504,3 +504,6 @@ impl Filesystem for SheepFs {
         reply.error(Errno::EOPNOTSUPP);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,14 +152,11 @@ impl Mount {
     /// # Errors
     /// See [`MountError`].
     pub fn new(point: &MountPoint, options: &MountOptions) -> Result<(Self, OwnedFd), MountError> {
-        let device = open_device()?;
         let by_helper = !geteuid().is_root();
         let device = if by_helper {
-            drop(device);
             helper::mount(point.path(), options)?
         } else {
-            mount_directly(point.path(), &device, options)?;
-            device
+            mount_directly(point.path(), options)?
         };
         let point = point.path().to_owned();
         match mountinfo::find(&point)? {
@@ -199,11 +196,8 @@ fn open_device() -> Result<OwnedFd, MountError> {
     })
 }
 
-fn mount_directly(
-    point: &Path,
-    device: &OwnedFd,
-    options: &MountOptions,
-) -> Result<(), MountError> {
+fn mount_directly(point: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+    let device = open_device()?;
     let data = format!(
         "fd={},rootmode=40000,user_id={},group_id={},default_permissions{}",
         device.as_raw_fd(),
@@ -213,11 +207,12 @@ fn mount_directly(
     );
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let source = Some(options.source.as_str());
-    mount(source, point, Some(FSTYPE), flags, Some(data.as_str())).map_err(|errno| match errno {
-        Errno::EPERM | Errno::EACCES => MountError::NoPermission(point.to_owned()),
-        Errno::ENODEV => MountError::NoDevice,
-        errno => MountError::system("mounting on", point, errno),
-    })
+    match mount(source, point, Some(FSTYPE), flags, Some(data.as_str())) {
+        Ok(()) => Ok(device),
+        Err(Errno::EPERM | Errno::EACCES) => Err(MountError::NoPermission(point.to_owned())),
+        Err(Errno::ENODEV) => Err(MountError::NoDevice),
+        Err(errno) => Err(MountError::system("mounting on", point, errno)),
+    }
 }
 
 fn unmount_directly(point: &Path) -> Result<Unmounted, MountError> {
