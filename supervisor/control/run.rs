@@ -211,7 +211,7 @@ impl Shell {
     fn stop_worker(&mut self) {
         self.cut_data_off();
         if let Some(link) = self.link.take() {
-            link.close();
+            link.hang_up();
         }
         self.parts.worker.wait_or_kill(WORKER_STOP_SECONDS);
     }

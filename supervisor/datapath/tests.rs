@@ -107,7 +107,7 @@ impl Rig {
 /// A fake worker that serves everything ends with this.
 impl Drop for Rig {
     fn drop(&mut self) {
-        self.links.iter().for_each(|link| link.close());
+        self.links.iter().for_each(|link| link.hang_up());
     }
 }
 
