@@ -307,6 +307,5 @@ impl Drop for Minisheep {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.control);
     }
 }
