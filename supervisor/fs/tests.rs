@@ -68,6 +68,7 @@ impl Rig {
         let options = MountOptions { source: SOURCE.to_owned(), allow_other: true };
         let (mount, device) = Mount::new(&point, &options).unwrap();
         let session = Session::start(&device, filesystem).unwrap();
+        mount.raise_read_ahead();
         drop(device);
         let (line, lines) = channel();
         let control = Control { texts: texts.clone(), line };
@@ -113,7 +114,7 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         self.data.disconnect();
-        self.link.hang_up();
+        self.link.close();
         let ended = self.mount.unmount();
         for thread in self.threads.drain(..) {
             thread.join().unwrap();

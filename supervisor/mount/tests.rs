@@ -24,7 +24,7 @@ fn a_mount_comes_as_it_was_asked_for_and_goes_once() {
         mount.point(),
         canonicalize(dir.path().parent().unwrap()).unwrap().join(dir.path().file_name().unwrap())
     );
-    assert_eq!((mount.info().fstype.as_str(), mount.info().source.as_str()), (FSTYPE, SOURCE));
+    assert_eq!((mount.info.fstype.as_str(), mount.info.source.as_str()), (FSTYPE, SOURCE));
     let flags = FdFlag::from_bits_truncate(fcntl(&device, FcntlArg::F_GETFD).unwrap());
     assert!(flags.contains(FdFlag::FD_CLOEXEC));
     let again = MountPoint::check(dir.path()).unwrap_err();
@@ -47,7 +47,8 @@ fn a_stale_mount_is_seen_without_being_touched() {
 #[test]
 fn a_mount_in_use_is_detached_and_another_ones_is_left_alone() {
     let (dir, mount, _device) = mounted();
-    let _above = mount_directly(mount.point(), &options()).unwrap();
+    let above = open_device().unwrap();
+    mount_directly(mount.point(), &above, &options()).unwrap();
     assert_eq!(mount.unmount().unwrap(), Unmounted::Gone, "another mount is on top");
     assert_eq!(unmount_directly(mount.point()).unwrap(), Unmounted::Clean);
     let held =

@@ -128,3 +128,14 @@ fn df_shows_the_space_that_the_control_loop_says() {
     let fields: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(fields[..2], ["4096000", "1638400"]);
 }
+
+/// Hazard 29: a child with the device would keep the connection from ending.
+#[test]
+fn no_child_inherits_the_device_or_the_arena() {
+    let rig = Rig::new();
+    let open = rig.sh("ls -l /proc/self/fd");
+    assert!(open.contains("-> /proc/"), "{open}");
+    for kept in ["/dev/fuse", "memfd:", "socket:", "eventfd"] {
+        assert!(!open.contains(kept), "{open}");
+    }
+}

@@ -131,6 +131,14 @@ fn the_page_cache_switch_holds_for_new_opens() {
     assert_eq!(&bytes, b"direct");
 }
 
+/// The handshake set it to what fuser allows, which is less.
+#[test]
+fn the_kernel_reads_ahead_what_one_request_holds() {
+    let rig = Rig::new();
+    let kib = rig.sh("cat /sys/class/bdi/$(mountpoint -d $M)/read_ahead_kb");
+    assert_eq!(kib.trim(), "1024");
+}
+
 /// A shared mapping needs a flag of the kernel's under direct I/O.
 #[test]
 fn a_shared_mapping_works() {
@@ -155,12 +163,12 @@ fn many_at_once_each_find_their_own() {
                 let path = rig.disk();
                 scope.spawn(move || {
                     let disk = OpenOptions::new().read(true).write(true).open(path).unwrap();
-                    for step in 0..40u64 {
-                        let len = 1 + (step * 37_123 % 300_000);
-                        let offset = u64::from(number) * (1 << 20) + step * 7;
-                        let bytes = vec![number ^ u8::try_from(step).unwrap(); len as usize];
+                    for step in 0..40u8 {
+                        let len = 1 + usize::from(step) * 37_123 % 300_000;
+                        let offset = u64::from(number) * (1 << 20) + u64::from(step) * 7;
+                        let bytes = vec![number ^ step; len];
                         disk.write_all_at(&bytes, offset).unwrap();
-                        let mut back = vec![0; len as usize];
+                        let mut back = vec![0; len];
                         disk.read_exact_at(&mut back, offset).unwrap();
                         assert!(bytes == back, "thread {number}, step {step}");
                     }
@@ -231,7 +239,7 @@ fn a_lost_worker_is_an_error_and_the_next_one_is_not() {
     disk.read_exact(&mut [0; 5]).unwrap();
     drop(disk);
     rig.worker = None;
-    link.hang_up();
+    link.close();
     reader.join().unwrap();
     assert_eq!(&worker.join().unwrap().disk[..5], b"again");
 }
