@@ -124,6 +124,8 @@ pub struct Server {
     sheep: Arc<Sheep>,
     listener: TcpListener,
     address: SocketAddr,
+    /// Caught from the start, so that a signal right after the first line stops in order.
+    signals: Signals,
     /// Held for as long as the directory is ours.
     _lock: Flock<File>,
 }
@@ -143,8 +145,9 @@ impl Server {
         let listener = TcpListener::bind(config.address)
             .map_err(system(format!("listen on {}", config.address)))?;
         let address = listener.local_addr().map_err(system("ask for the address".into()))?;
+        let signals = Signals::new([SIGTERM, SIGINT]).map_err(system("handle signals".into()))?;
         let sheep = open_sheep(config, address)?;
-        let server = Self { sheep, listener, address, _lock: lock };
+        let server = Self { sheep, listener, address, signals, _lock: lock };
         server.format(config)?;
         server.create(&config.create)?;
         Ok(server)
@@ -163,7 +166,7 @@ impl Server {
     pub fn run(self) -> Result<(), ServeError> {
         let threads = "start the threads";
         let service = Service::start(Arc::clone(&self.sheep)).map_err(system(threads.into()))?;
-        stop_on_signals(&service)?;
+        stop_on_signals(self.signals, Arc::clone(&service));
         let (accepting, listener) = (Arc::clone(&service), self.listener);
         thread::spawn(move || accepting.accept(&listener));
         service.wait();
@@ -236,14 +239,10 @@ fn open_max() -> usize {
     usize::try_from((allowed / 2).min(OPEN_MAX)).unwrap_or(512)
 }
 
-fn stop_on_signals(service: &Arc<Service>) -> Result<(), ServeError> {
-    let signals = Signals::new([SIGTERM, SIGINT]);
-    let mut signals = signals.map_err(system("handle signals".into()))?;
-    let service = Arc::clone(service);
+fn stop_on_signals(mut signals: Signals, service: Arc<Service>) {
     thread::spawn(move || {
         for _ in signals.forever() {
             service.stop(Phase::Killed);
         }
     });
-    Ok(())
 }

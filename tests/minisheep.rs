@@ -644,7 +644,7 @@ fn compare(client: &mut Client, vids: &[VdiId], model: &Model) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A client that writes, discards and takes snapshots finds in every generation what a map
     /// of byte vectors says, also after the server was killed.
