@@ -12,7 +12,7 @@ use super::header::{ClusterFields, ObjFields, RequestHeader, VdiFields, flags};
 use super::inode::{
     self, BLOCK_SHIFT_MAX, INDEX_ENTRIES, INDEX_OFFSET, INODE_LEN, gref_offset, index_offset,
 };
-use super::name::{Generation, VdiName, VdiRef, VdiTag};
+use super::name::{Generation, NAME_FIELD_LEN, VdiName, VdiRef, VdiTag};
 use super::oid::{ObjectId, VdiId};
 use super::opcode::Opcode;
 
@@ -353,11 +353,12 @@ impl Request {
 
     fn lookup(opcode: Opcode, vdi: &VdiRef) -> Self {
         let mut payload = vdi.name.field().to_vec();
+        payload.resize(2 * NAME_FIELD_LEN, 0);
         let mut fields = VdiFields::default();
         match &vdi.generation {
             Generation::Working => {}
             Generation::SnapId(id) => fields.snapid = *id,
-            Generation::Tag(tag) => payload.extend(tag.field()),
+            Generation::Tag(tag) => payload[NAME_FIELD_LEN..].copy_from_slice(&tag.field()),
         }
         Self::bytes(opcode, payload).vdi(&fields)
     }
