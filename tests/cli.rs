@@ -1,5 +1,6 @@
 //! The command as a user meets it: what it refuses, in which words and with which
 //! exit status, and what is left running afterwards.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use assert_cmd::cargo::cargo_bin;
 use nix::sys::signal::{Signal, kill};
