@@ -28,6 +28,9 @@ pub enum BackgroundError {
     /// The second process could not be waited for.
     #[error("cannot wait for the process in the background: {0}")]
     Wait(io::Error),
+    /// The first process was ended while it waited.
+    #[error("the caller did not wait for the mount")]
+    GivenUp,
     /// The second process could not let go of the caller's terminal.
     #[error("cannot leave the caller's terminal: {0}")]
     Leave(io::Error),
@@ -85,8 +88,8 @@ pub fn say_ready() -> Result<(), BackgroundError> {
     dup2_stdout(&null).map_err(|e| leave(e.into()))?;
     dup2_stderr(&null).map_err(|e| leave(e.into()))?;
     match write(io::stdin(), b"\n") {
-        // The first process was killed, which is no reason to give up the mount.
-        Ok(_) | Err(Errno::EPIPE) => {}
+        Ok(_) => {}
+        Err(Errno::EPIPE) => return Err(BackgroundError::GivenUp),
         Err(errno) => return Err(leave(errno.into())),
     }
     dup2_stdin(&null).map_err(|e| leave(e.into()))

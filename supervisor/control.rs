@@ -16,7 +16,9 @@
 //!
 //! That of a worker is in [`worker`], that of the end in [`ending`].
 
+mod again;
 mod ending;
+mod parked;
 mod query;
 mod refusal;
 pub mod run;

@@ -101,6 +101,9 @@ pub enum Failed {
     /// No session with the kernel.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// Stopped before there was anything to stop.
+    #[error("stopped by a signal before the mount was ready")]
+    Interrupted,
     /// A path can't be made absolute.
     #[error("cannot use the path {path}: {cause}")]
     Path {
@@ -118,7 +121,7 @@ impl Failed {
     /// The exit status for it.
     pub fn status(&self) -> Status {
         match self {
-            Self::NoSheep { .. } | Self::Resolve(_) => Status::Unavailable,
+            Self::NoSheep { .. } | Self::Resolve(_) | Self::Interrupted => Status::Unavailable,
             Self::AtStart { why, .. } => of_errno(why.errno()),
             Self::Mount(error) => error.fault().into(),
             Self::Local(LocalError::Ended { .. }) | Self::Path { .. } => Status::Configuration,

@@ -1,7 +1,7 @@
 //! Signals that ask to stop become events.
 
 use crate::events::{Event, Events};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io;
 use std::thread;
@@ -9,7 +9,7 @@ use std::thread;
 /// Starts the thread that waits for them. Each one counts: the second and third
 /// make the end faster.
 pub fn watch(events: Events) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     let pass_on = move || {
         for signal in signals.forever() {
             tracing::info!(signal, "asked to stop");

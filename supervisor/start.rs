@@ -44,10 +44,11 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
     let point = MountPoint::check(&options.mount_point)?;
     let (sender, receiver) = mpsc::channel();
     let events = Events(sender);
-    // Before any thread or process that a signal could leave behind.
-    signals::watch(events.clone()).map_err(Failed::Signals)?;
     let local = start_local(options)?;
     let candidates = candidates(options, local.as_ref())?;
+    // Until here a signal ends us, and with us the minisheep; from here on the
+    // control loop listens.
+    signals::watch(events.clone()).map_err(Failed::Signals)?;
     let shared = Arc::new(Shared::new(
         candidates.current(),
         options.page_cache,

@@ -64,6 +64,7 @@ impl Control {
     /// A signal: begin, or go on faster.
     pub(super) fn stop(&mut self, now: Instant) {
         match self.stage() {
+            None if self.is_starting() => self.end(Err(Failed::Interrupted), now),
             None => self.end(Ok(()), now),
             Some(Stage::Draining { .. }) => {
                 tracing::warn!("not waiting any longer for data in flight");

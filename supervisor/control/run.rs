@@ -5,12 +5,13 @@
 //! (hazard 33). The only things it waits for are the next event or deadline, and
 //! at the very end the worker.
 
+use super::parked::Parked;
 use super::waits::Caller;
-use super::{Answer, Control, Effect, Input, Totals, Wishes};
+use super::{Control, Effect, Input, Wishes};
 use crate::attr::Look;
 use crate::background;
 use crate::datapath::{DataPath, ParkedReply};
-use crate::events::{Event, Events, fuse_errno};
+use crate::events::{Event, Events};
 use crate::exit::Failed;
 use crate::fs::SheepFs;
 use crate::link::Link;
@@ -18,8 +19,7 @@ use crate::mount::{Mount, MountOptions, MountPoint};
 use crate::session::Session;
 use crate::settings::Shared;
 use crate::spawn::{SpawnError, Worker};
-use crate::texts::{CONTROL_OPEN, Texts};
-use fuser::{Errno, ReplyOpen, ReplyStatfs, ReplyWrite};
+use crate::texts::Texts;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -30,8 +30,6 @@ use std::time::{Duration, Instant};
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// How long the worker may take to end by itself.
 const WORKER_STOP_SECONDS: u64 = 5;
-/// The unit in which `df` is told the space.
-const STATFS_BLOCK_LEN: u32 = 4096;
 
 /// What the shell works with.
 #[derive(Debug)]
@@ -50,14 +48,6 @@ pub struct Parts {
     pub look: Look,
     /// Whether somebody waits to be told that the mount is ready.
     pub in_background: bool,
-}
-
-/// A reply that waits for the control loop.
-#[derive(Debug)]
-enum Parked {
-    Open(ReplyOpen),
-    Write(ReplyWrite, u32),
-    Space(ReplyStatfs),
 }
 
 /// The shell.
@@ -168,7 +158,11 @@ impl Shell {
                 }
             }
             Effect::KillWorker => self.kill_worker(),
-            Effect::Answer(caller, answer) => self.answer(caller, answer),
+            Effect::Answer(caller, answer) => {
+                if let Some(parked) = self.parked.remove(&caller) {
+                    parked.complete(answer, &self.texts);
+                }
+            }
             Effect::Mount => {
                 return Some(self.mount().map_or_else(Input::NotMounted, |()| Input::Mounted));
             }
@@ -264,34 +258,4 @@ impl Shell {
             Err(error) => tracing::error!("cannot unmount: {error}"),
         }
     }
-
-    fn answer(&mut self, caller: u64, answer: Answer) {
-        match (self.parked.remove(&caller), answer) {
-            (Some(Parked::Open(reply)), Answer::Text(text)) => {
-                reply.opened(self.texts.open(text), CONTROL_OPEN);
-            }
-            (Some(Parked::Write(reply, len)), Answer::Done) => reply.written(len),
-            (Some(Parked::Space(reply)), Answer::Space(totals)) => answer_space(reply, totals),
-            (Some(parked), Answer::Refused(errno)) => parked.refuse(fuse_errno(errno)),
-            (Some(parked), _) => parked.refuse(Errno::EIO),
-            (None, _) => {}
-        }
-    }
-}
-
-impl Parked {
-    fn refuse(self, errno: Errno) {
-        match self {
-            Self::Open(reply) => reply.error(errno),
-            Self::Write(reply, _) => reply.error(errno),
-            Self::Space(reply) => reply.error(errno),
-        }
-    }
-}
-
-fn answer_space(reply: ReplyStatfs, totals: Totals) {
-    let block = u64::from(STATFS_BLOCK_LEN);
-    let (blocks, free) = (totals.size / block, totals.free.min(totals.size) / block);
-    let name_len = 255;
-    reply.statfs(blocks, free, free, 0, 0, STATFS_BLOCK_LEN, name_len, STATFS_BLOCK_LEN);
 }

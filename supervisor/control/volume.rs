@@ -1,4 +1,4 @@
-//! Volumes come and go: attach, detach, and attach again at the next worker.
+//! Volumes come and go: attach and detach.
 //!
 //! Every control write may be delivered twice (hazard 20), so both are
 //! idempotent: who wants what is there already succeeds, who wants what is under
@@ -17,9 +17,7 @@ use std::time::{Duration, Instant};
 
 /// How long an attach or detach may take: lookups wait behind any deletion in
 /// the cluster (hazard 50).
-const VOLUME_TIME: Duration = Duration::from_secs(30);
-/// The pause before a volume is tried again that a new worker could not attach.
-const RETRY_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const VOLUME_TIME: Duration = Duration::from_secs(30);
 
 impl Control {
     /// Somebody wants that volume.
@@ -109,7 +107,13 @@ impl Control {
         self.answer_all(callers);
     }
 
-    fn detach_now(&mut self, id: VolumeId, name: VolumeName, callers: Vec<Caller>, now: Instant) {
+    pub(super) fn detach_now(
+        &mut self,
+        id: VolumeId,
+        name: VolumeName,
+        callers: Vec<Caller>,
+        now: Instant,
+    ) {
         let work = Work::Detach { name, then: Vec::new() };
         let tag = self.waits.add(work, callers, now + VOLUME_TIME);
         self.send(ToWorker::Detach { tag, volume: id });
@@ -204,64 +208,6 @@ impl Control {
         }
     }
 
-    /// Asks the worker for the volumes that it does not have.
-    pub(super) fn reattach(&mut self, now: Instant) {
-        self.retry_at = None;
-        for volume in self.volumes.all() {
-            let wanted = self.absent.contains(&volume.id) && !self.replaced.contains(&volume.id);
-            if wanted && !self.waits.reattaches(volume.id) {
-                self.reattach_one(&volume, now);
-            }
-        }
-    }
-
-    fn reattach_one(&mut self, volume: &Volume, now: Instant) {
-        let (id, name, facts) = (volume.id, volume.name.clone(), volume.facts());
-        let held_lock = if facts.snapshot { 0 } else { facts.vid };
-        let work = Work::Reattach { id, name: name.clone() };
-        let tag = self.waits.add(work, Vec::new(), now + VOLUME_TIME);
-        self.send(ToWorker::Attach { tag, volume: id, name, held_lock });
-    }
-
-    /// A new worker has the volume; whether it is the same VDI still must be seen
-    /// (hazard 10).
-    fn came_back(&mut self, id: VolumeId, name: VolumeName, facts: VolumeFacts, now: Instant) {
-        let Some(volume) = self.volumes.by_id(id) else {
-            return self.detach_now(id, name, Vec::new(), now);
-        };
-        if are_plausible(&facts) && is_same_vdi(&volume.facts(), &facts) {
-            volume.set_facts(facts);
-            self.absent.remove(&id);
-            tracing::info!(%name, "attached again");
-        } else {
-            self.replaced.insert(id);
-            self.note(&format!("attach {name} again"), &Failure::Replaced);
-            self.detach_now(id, name, Vec::new(), now);
-        }
-    }
-
-    fn still_absent(&mut self, name: &VolumeName, outcome: Result<(), Failure>, now: Instant) {
-        let why = outcome.err().unwrap_or(Failure::BadAnswer);
-        let what = format!("attach {name} again");
-        let words = format!("{what}: {why}");
-        if self.shared.known().last_error.as_deref() != Some(&words) {
-            self.note(&what, &why);
-        }
-        self.retry_at = Some(now + RETRY_PAUSE);
-    }
-
-    /// Somebody made a snapshot of a volume's VDI, and the worker followed.
-    pub(super) fn moved(&mut self, id: VolumeId, facts: VolumeFacts) {
-        let Some(volume) = self.volumes.by_id(id) else { return };
-        let before = volume.facts();
-        if are_plausible(&facts) && facts.size == before.size && facts.snapshot == before.snapshot {
-            tracing::info!(name = %volume.name, from = before.vid, to = facts.vid, "followed the VDI to its new vid");
-            volume.set_facts(facts);
-        } else {
-            self.note(&format!("follow {} to its new vid", volume.name), &Refusal::BadFacts);
-        }
-    }
-
     /// The time of a request is up.
     pub(super) fn give_up(&mut self, tag: Tag, now: Instant) {
         let Some(wait) = self.waits.get(tag) else { return };
@@ -289,20 +235,10 @@ impl Control {
 
 /// Whether such a VDI can be (protocol 3, 4.4): what lies outside would break
 /// the kernel's arithmetic or ours.
-fn are_plausible(facts: &VolumeFacts) -> bool {
+pub(super) fn are_plausible(facts: &VolumeFacts) -> bool {
     let vid = 1..1 << 24;
     let shift = 9..=31;
     vid.contains(&facts.vid)
         && shift.contains(&facts.block_size_shift)
         && i64::try_from(facts.size).is_ok()
-}
-
-/// Whether a VDI that came back under its name is the one that it was. A vid that
-/// stays has one time of creation; each snapshot moves the name to a new vid and
-/// counts one up, while a VDI made anew starts counting.
-fn is_same_vdi(before: &VolumeFacts, after: &VolumeFacts) -> bool {
-    let same_shape = before.size == after.size && before.snapshot == after.snapshot;
-    let same_vid = before.vid == after.vid && before.create_time == after.create_time;
-    let next_vid = before.vid != after.vid && !after.snapshot && after.snap_id > before.snap_id;
-    same_shape && (same_vid || next_vid)
 }

@@ -94,8 +94,10 @@ impl Control {
             {
                 self.lost(LostReason::Unreachable, now);
             }
+            Session::Attaching | Session::Serving if self.retry_at.is_some_and(|at| at <= now) => {
+                self.reattach(now);
+            }
             Session::Attaching if !self.waits.any_reattach() => self.serve(),
-            Session::Serving if self.retry_at.is_some_and(|at| at <= now) => self.reattach(now),
             _ => {}
         }
     }

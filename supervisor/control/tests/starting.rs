@@ -89,3 +89,15 @@ fn a_sheep_lost_while_volumes_are_attached_is_the_end() {
     start.says(FromWorker::Lost { reason: LostReason::Disconnected });
     assert!(matches!(start.end(), Some(Err(Failed::NoSheep { .. }))));
 }
+
+#[test]
+fn a_signal_before_the_mount_is_ready_is_no_success() {
+    let mut start = Loop::new(&[7000], &["a"]);
+    start.connect();
+    let tag = start.attach_tags()[0];
+    start.apply(Input::Stop);
+    start.says(FromWorker::Attached { tag, facts: facts(1) });
+    let tags = start.detach_tags();
+    start.says(FromWorker::Done { tag: tags[0], outcome: Ok(()) });
+    assert!(matches!(start.end(), Some(Err(Failed::Interrupted))));
+}

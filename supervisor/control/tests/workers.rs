@@ -163,6 +163,22 @@ fn a_volume_that_takes_too_long_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn one_volume_is_tried_again_while_another_is_still_on_its_way() {
+    let mut running = Loop::running();
+    running.attached("a", 1);
+    running.attached("b", 2);
+    lose(&mut running);
+    running.later(Duration::from_secs(1));
+    running.connect();
+    let tags = running.attach_tags();
+    running.says(FromWorker::Done { tag: tags[0], outcome: Err(Failure::Locked) });
+    running.later(Duration::from_secs(5));
+    assert_eq!(running.attach_tags().len(), 1);
+    assert_eq!(running.state(), WorkerState::Attaching);
+    assert!(running.control.deadline().is_some_and(|at| at > running.now));
+}
+
+#[test]
 fn who_waits_is_told_when_the_worker_ends() {
     let mut running = Loop::running();
     running.attached("a", 1);
