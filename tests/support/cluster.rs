@@ -36,7 +36,25 @@ impl Cluster {
     pub fn start() -> Self {
         match std::env::var("SHEEPFS_TEST_SHEEP") {
             Ok(address) => Self::Real(RealCluster { address, made: Mutex::default() }),
-            Err(_) => Self::Mini(Minisheep::start(&["--format"])),
+            Err(_) => Self::mini(),
+        }
+    }
+
+    /// A minisheep, whatever the environment says.
+    pub fn mini() -> Self {
+        Self::Mini(Minisheep::start(&["--format"]))
+    }
+
+    /// A cluster that is only an address: somebody else starts, stops and fills it.
+    pub fn named(address: &str) -> Self {
+        Self::Real(RealCluster { address: address.to_owned(), made: Mutex::default() })
+    }
+
+    /// The minisheep that it is.
+    pub fn minisheep(&self) -> &Minisheep {
+        match self {
+            Self::Mini(minisheep) => minisheep,
+            Self::Real(_) => panic!("this test asked for no minisheep"),
         }
     }
 

@@ -6,10 +6,11 @@ use crate::tools::{arg, start, wait_for, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -49,9 +50,8 @@ impl Minisheep {
         self.address = found.unwrap();
     }
 
-    /// Kills it as `kill -9` does and starts it again on the same directory and port.
-    pub fn kill_and_restart(&mut self, options: &[&str]) {
-        self.kill();
+    /// Starts it again, after its death, on the same directory and port.
+    pub fn restart(&mut self, options: &[&str]) {
         let (_, port) = self.address.rsplit_once(':').unwrap();
         fs::rename(self.log_path(), self.dir.path().join("log.before")).unwrap();
         self.child = spawn(&self.dir, port, options);
@@ -79,16 +79,34 @@ impl Minisheep {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// Says a line on the control socket and returns the line it answers.
+    /// Says a line on the control socket and returns all that it answers.
     pub fn control(&self, line: &str) -> String {
         let mut socket = UnixStream::connect(self.dir.path().join("control")).unwrap();
         writeln!(socket, "{line}").unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
         let mut answer = String::new();
-        BufReader::new(socket).read_line(&mut answer).unwrap();
-        answer.trim_end().to_owned()
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(!answer.starts_with("error"), "{line}: {answer}");
+        answer
     }
 
-    /// How often clients broke a rule, in words; empty when none did.
+    /// Asks for a fault; returns the name under which it counts.
+    pub fn fault(&self, line: &str) -> String {
+        let answer = self.control(line);
+        answer.strip_prefix("ok ").unwrap_or_else(|| panic!("{line}: {answer}")).trim().to_owned()
+    }
+
+    /// How often a fault has fired.
+    pub fn fired(&self, fault: &str) -> u64 {
+        count_of(&self.control("fired"), fault)
+    }
+
+    /// How many requests of an opcode were served, by its name in the library.
+    pub fn served(&self, opcode: &str) -> u64 {
+        count_of(&self.control("stats"), opcode)
+    }
+
+    /// How often clients broke which rule, a line for each; empty when none did.
     pub fn bugs(&self) -> String {
         self.control("bugs")
     }
@@ -125,7 +143,7 @@ impl Drop for Minisheep {
             self.signal(Signal::SIGCONT);
             let bugs = self.bugs();
             self.stop();
-            assert_eq!(bugs, "0", "sheepfs broke the client's rules:\n{}", self.log());
+            assert_eq!(bugs, "", "sheepfs broke the client's rules:\n{}", self.log());
         }
     }
 }
@@ -142,15 +160,22 @@ pub fn fail(words: &str) {
 fn spawn(dir: &TempDir, port: &str, options: &[&str]) -> Child {
     let log = File::create(dir.path().join("log")).unwrap();
     start(
-        Command::new(env!("CARGO_BIN_EXE_minisheep"))
-            .args(["--with-parent", "--port", port])
+        // A test run that is killed takes its servers with it.
+        Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_minisheep"), "--port", port])
             .args(["--control", arg(&dir.path().join("control"))])
             .args(options)
             .arg(dir.path().join("store"))
-            .stdin(std::process::Stdio::null())
+            .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log),
     )
+}
+
+/// The number in the line of `lines` that begins with `word`; 0 when there is none.
+fn count_of(lines: &str, word: &str) -> u64 {
+    let number = |line: &str| line.strip_prefix(word)?.trim().parse().ok();
+    lines.lines().find_map(number).unwrap_or(0)
 }
 
 fn greeting(log: &str) -> Option<String> {
