@@ -135,6 +135,9 @@ impl Drop for RealCluster {
             println!("left on {}: {made:?}", self.address);
             return;
         }
+        if made.is_empty() {
+            return;
+        }
         let mut wire = Wire::connect(&self.address);
         // The newest first: a VDI goes before the snapshot it was made from.
         for vdi in made.iter().rev() {
