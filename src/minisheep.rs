@@ -13,7 +13,7 @@
 //! | [`vdis`], [`attributes`], [`nodes`] | the operations on VDIs and on the cluster |
 //! | [`sheep`], [`table`], [`image`], [`state`], [`store`], [`buffer`] | what they work on |
 //! | [`rules`], [`inflight`] | what clients did wrong |
-//! | [`hooks`] | where tests may step in |
+//! | [`hooks`], [`faults`], [`control`] | where tests may step in |
 
 use std::fs::{self, File};
 use std::io;
@@ -29,6 +29,7 @@ use signal_hook::iterator::Signals;
 use thiserror::Error;
 use tracing::info;
 
+use self::faults::Faults;
 use self::hooks::{Hooks, NoHooks};
 use self::service::Service;
 use self::sheep::{Phase, Sheep};
@@ -40,7 +41,9 @@ use crate::wire::{Status, VdiName};
 pub mod attributes;
 pub mod buffer;
 pub mod connection;
+pub mod control;
 pub mod dispatch;
+pub mod faults;
 pub mod hooks;
 pub mod image;
 pub mod index;
@@ -121,6 +124,8 @@ pub struct Server {
     sheep: Arc<Sheep>,
     listener: TcpListener,
     address: SocketAddr,
+    /// Caught from the start, so that a signal right after the first line stops in order.
+    signals: Signals,
     /// Held for as long as the directory is ours.
     _lock: Flock<File>,
 }
@@ -140,10 +145,9 @@ impl Server {
         let listener = TcpListener::bind(config.address)
             .map_err(system(format!("listen on {}", config.address)))?;
         let address = listener.local_addr().map_err(system("ask for the address".into()))?;
-        let hooks: Arc<dyn Hooks> = Arc::new(NoHooks);
-        let opened = Sheep::open(dir, address, open_max(), hooks);
-        let sheep = opened.map_err(system(format!("open the store in {}", dir.display())))?;
-        let server = Self { sheep: Arc::new(sheep), listener, address, _lock: lock };
+        let signals = Signals::new([SIGTERM, SIGINT]).map_err(system("handle signals".into()))?;
+        let sheep = open_sheep(config, address)?;
+        let server = Self { sheep, listener, address, signals, _lock: lock };
         server.format(config)?;
         server.create(&config.create)?;
         Ok(server)
@@ -162,7 +166,7 @@ impl Server {
     pub fn run(self) -> Result<(), ServeError> {
         let threads = "start the threads";
         let service = Service::start(Arc::clone(&self.sheep)).map_err(system(threads.into()))?;
-        stop_on_signals(&service)?;
+        stop_on_signals(self.signals, Arc::clone(&service));
         let (accepting, listener) = (Arc::clone(&service), self.listener);
         thread::spawn(move || accepting.accept(&listener));
         service.wait();
@@ -198,6 +202,23 @@ impl Server {
     }
 }
 
+/// Tests can step in only where a control socket was asked for.
+fn open_sheep(config: &Config, address: SocketAddr) -> Result<Arc<Sheep>, ServeError> {
+    let faults = config.control.is_some().then(Arc::<Faults>::default);
+    let hooks: Arc<dyn Hooks> = match &faults {
+        Some(faults) => Arc::clone(faults) as _,
+        None => Arc::new(NoHooks),
+    };
+    let dir = &config.dir;
+    let opened = Sheep::open(dir, address, open_max(), hooks);
+    let sheep = Arc::new(opened.map_err(system(format!("open the store in {}", dir.display())))?);
+    if let (Some(path), Some(faults)) = (&config.control, faults) {
+        let listening = control::listen(path, faults, Arc::clone(&sheep));
+        listening.map_err(system(format!("listen on {}", path.display())))?;
+    }
+    Ok(sheep)
+}
+
 fn system(what: String) -> impl FnOnce(io::Error) -> ServeError {
     move |source| ServeError::System { what, source }
 }
@@ -218,14 +239,10 @@ fn open_max() -> usize {
     usize::try_from((allowed / 2).min(OPEN_MAX)).unwrap_or(512)
 }
 
-fn stop_on_signals(service: &Arc<Service>) -> Result<(), ServeError> {
-    let signals = Signals::new([SIGTERM, SIGINT]);
-    let mut signals = signals.map_err(system("handle signals".into()))?;
-    let service = Arc::clone(service);
+fn stop_on_signals(mut signals: Signals, service: Arc<Service>) {
     thread::spawn(move || {
         for _ in signals.forever() {
             service.stop(Phase::Killed);
         }
     });
-    Ok(())
 }

@@ -91,7 +91,11 @@ impl Client {
     }
 
     /// As [`Client::call`], with any header.
-    pub fn call_header(&mut self, header: &RequestHeader, payload: &[u8]) -> (ReplyHeader, Vec<u8>) {
+    pub fn call_header(
+        &mut self,
+        header: &RequestHeader,
+        payload: &[u8],
+    ) -> (ReplyHeader, Vec<u8>) {
         self.send_header(header, payload);
         self.receive().expect("an answer")
     }
@@ -134,7 +138,13 @@ impl Client {
     }
 
     /// Reads a piece of a data object of 4 MiB.
-    pub fn read(&mut self, vid: VdiId, index: u32, offset: u32, len: u32) -> Result<Vec<u8>, Status> {
+    pub fn read(
+        &mut self,
+        vid: VdiId,
+        index: u32,
+        offset: u32,
+        len: u32,
+    ) -> Result<Vec<u8>, Status> {
         let (reply, bytes) = self.call(&Request::read(vid, index, extent(offset, len)), &[]);
         if reply.status == Status::Success { Ok(bytes) } else { Err(reply.status) }
     }
@@ -154,7 +164,14 @@ impl Client {
     }
 
     /// As [`Client::create`], from the content of `base`'s object.
-    pub fn copy(&mut self, vid: VdiId, index: u32, base: VdiId, offset: u32, bytes: &[u8]) -> Status {
+    pub fn copy(
+        &mut self,
+        vid: VdiId,
+        index: u32,
+        base: VdiId,
+        offset: u32,
+        bytes: &[u8],
+    ) -> Status {
         let extent = extent(offset, len_of(bytes));
         match self.status(&Request::create_from(vid, index, base, extent), bytes) {
             Status::Success => self.set_entry(vid, index, vid),
@@ -249,7 +266,11 @@ impl Minisheep {
 
     /// Which rules were broken, as `rule=count` words.
     pub fn all_bugs(&self) -> String {
-        self.control("bugs").lines().map(|line| line.replace(' ', "=")).collect::<Vec<_>>().join(" ")
+        self.control("bugs")
+            .lines()
+            .map(|line| line.replace(' ', "="))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// Sends a signal.
@@ -286,6 +307,5 @@ impl Drop for Minisheep {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.control);
     }
 }
