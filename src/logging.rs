@@ -2,7 +2,7 @@
 //! background, nowhere when there is no journal. Both programs use this; the
 //! supervisor tells the worker by an environment variable which it shall be.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -48,7 +48,9 @@ impl Sink {
 pub fn start(sink: Sink, debug: bool) {
     match sink {
         Sink::Stderr => {
-            let layer = tracing_subscriber::fmt::layer().compact().with_writer(io::stderr);
+            let colours = io::stderr().is_terminal();
+            let layer = tracing_subscriber::fmt::layer().compact().with_ansi(colours);
+            let layer = layer.with_writer(io::stderr);
             tracing_subscriber::registry().with(filter(debug)).with(layer).init();
         }
         Sink::Journal => {

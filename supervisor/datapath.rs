@@ -33,7 +33,7 @@ use crate::link::{Link, Outcome};
 use crate::volumes::Volume;
 use nix::errno::Errno;
 use queue::{Admission, Start, State};
-use sheepfs::ipc::VolumeId;
+use sheepfs::ipc::Failure;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The data path; `R` is what is parked for each request.
@@ -100,11 +100,6 @@ impl<R: Parked> DataPath<R> {
         self.lock().len()
     }
 
-    /// How many of a volume do.
-    pub fn in_flight_of(&self, volume: VolumeId) -> usize {
-        self.lock().len_of(volume)
-    }
-
     /// Whether nothing is outstanding.
     pub fn is_idle(&self) -> bool {
         self.in_flight() == 0
@@ -123,7 +118,7 @@ impl<R: Parked> DataPath<R> {
         let mut slots = Vec::with_capacity(finished.len());
         for (entry, outcome) in finished {
             slots.extend(entry.slot);
-            answer(&link, entry, outcome.map_err(|failure| failure.errno()));
+            answer(&link, entry, outcome);
         }
         let started = self.lock().give_back(generation, slots);
         self.launch_all(started);
@@ -170,9 +165,13 @@ impl<R: Parked> DataPath<R> {
     }
 }
 
-fn answer<R: Parked>(link: &Link, entry: Entry<R>, outcome: Result<(), Errno>) {
+fn answer<R: Parked>(link: &Link, entry: Entry<R>, outcome: Result<(), Failure>) {
     match (outcome, entry.slot) {
-        (Err(errno), _) => entry.reply.fail(errno),
+        (Err(failure), _) => {
+            let Request { kind, volume, offset, len } = entry.request;
+            tracing::warn!(?kind, volume = volume.0, offset, len, "a request failed: {failure}");
+            entry.reply.fail(failure.errno());
+        }
         (Ok(()), None) => entry.reply.done(&[]),
         (Ok(()), Some(slot)) => entry.reply.done(link.arena().bytes(slot.span)),
     }

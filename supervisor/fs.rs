@@ -49,14 +49,12 @@ pub struct SheepFs {
     pub look: Look,
 }
 
-/// Every operation there is; ten lines each at most.
+/// Every operation for which fuser would answer ENOSYS, and some more.
 impl Filesystem for SheepFs {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         init::negotiate(config);
         Ok(())
     }
-
-    fn destroy(&mut self) {}
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found = self.find(parent, name).and_then(|ino| Some((ino, self.target(ino)?)));
@@ -64,8 +62,6 @@ impl Filesystem for SheepFs {
         let (ttl, attr) = self.attr(ino, &target);
         reply.entry_with_ttls(&ttl, &NAME_TTL, &attr, Generation(0));
     }
-
-    fn forget(&self, _req: &Request, _ino: INodeNo, _nlookup: u64) {}
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let Some(target) = self.target(ino) else { return reply.error(Errno::ENOENT) };
@@ -315,17 +311,6 @@ impl Filesystem for SheepFs {
         reply.error(Errno::EOPNOTSUPP);
     }
 
-    fn releasedir(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        _fh: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        reply.ok();
-    }
-
     fn fsyncdir(
         &self,
         _req: &Request,
@@ -504,3 +489,6 @@ impl Filesystem for SheepFs {
         reply.error(Errno::EOPNOTSUPP);
     }
 }
+
+#[cfg(test)]
+mod tests;

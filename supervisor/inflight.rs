@@ -140,11 +140,6 @@ impl<R> InFlight<R> {
     pub fn len(&self) -> usize {
         self.entries.len()
     }
-
-    /// How many a volume has.
-    pub fn len_of(&self, volume: VolumeId) -> usize {
-        self.entries.values().filter(|entry| entry.request.volume == volume).count()
-    }
 }
 
 #[cfg(test)]
@@ -208,8 +203,6 @@ mod tests {
                     _ => {}
                 }
                 prop_assert_eq!(table.len(), model.len());
-                let of_one = model.iter().filter(|(_, volume, _)| *volume == 1).count();
-                prop_assert_eq!(table.len_of(VolumeId(1)), of_one);
             }
             let rest: Vec<u32> = table.take_all().into_iter().map(|entry| entry.reply).collect();
             prop_assert_eq!(rest, model.iter().map(|(_, volume, _)| *volume).collect::<Vec<_>>());

@@ -83,10 +83,10 @@ impl Link {
         let _ = self.wake.write(1);
     }
 
-    /// Ends the conversation: the worker finds its channel closed and ends, and so
-    /// does the reader here.
-    pub fn close(&self) {
-        // It fails only when the worker has ended already.
+    /// Hangs up: the worker gets to the end of what it was told, and the reader
+    /// ends. What the worker still says is lost.
+    pub fn hang_up(&self) {
+        // It fails only when the worker has done it already.
         let _ = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Both);
     }
 

@@ -10,8 +10,9 @@ use crate::programs;
 use crate::spawn::{terminate, wait_or_kill};
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{self, Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use thiserror::Error;
@@ -84,6 +85,9 @@ fn spawn(dir: &Path, create: &[NewVdi]) -> Result<Child, LocalError> {
     let program = programs::path_of(PROGRAM);
     let mut command = Command::new(&program);
     command.args(["--port", "0", "--format", "--with-parent"]);
+    command.arg(process::id().to_string());
+    // A Ctrl-C at the terminal is for us alone: this one is stopped last.
+    command.process_group(0);
     for vdi in create {
         command.arg("--create").arg(format!("{}:{}", vdi.name, vdi.size));
     }

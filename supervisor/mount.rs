@@ -10,9 +10,9 @@ mod helper;
 mod mountinfo;
 mod point;
 
-pub use mountinfo::MountInfo;
 pub use point::MountPoint;
 
+use mountinfo::MountInfo;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -25,6 +25,8 @@ use thiserror::Error;
 
 /// The device of FUSE.
 const DEVICE: &str = "/dev/fuse";
+/// What one request holds.
+const READ_AHEAD_KIB: &str = "1024";
 /// How mountinfo shows a mount of ours.
 const FSTYPE: &str = "fuse.sheepfs";
 /// The source, unless the mount comes from fstab. Does not start with /dev, or
@@ -152,10 +154,10 @@ impl Mount {
     /// # Errors
     /// See [`MountError`].
     pub fn new(point: &MountPoint, options: &MountOptions) -> Result<(Self, OwnedFd), MountError> {
-        let device = open_device()?;
         let by_helper = !geteuid().is_root();
+        // The helper opens the device by itself, with this user's rights.
+        let device = open_device()?;
         let device = if by_helper {
-            drop(device);
             helper::mount(point.path(), options)?
         } else {
             mount_directly(point.path(), &device, options)?;
@@ -173,9 +175,15 @@ impl Mount {
         &self.point
     }
 
-    /// How the kernel knows it.
-    pub fn info(&self) -> &MountInfo {
-        &self.info
+    /// Lets the kernel read ahead as much as one request holds. fuser refuses
+    /// more than the kernel's own 128 KiB, so this is asked of the device
+    /// behind the mount, after the handshake, which would set it back. Not being
+    /// allowed to only costs speed.
+    pub fn raise_read_ahead(&self) {
+        let knob = format!("/sys/class/bdi/{}/read_ahead_kb", self.info.device);
+        if let Err(cause) = std::fs::write(&knob, READ_AHEAD_KIB) {
+            tracing::debug!("setting {knob} failed: {cause}");
+        }
     }
 
     /// Unmounts. A mount in use is detached, so that this process can end without
@@ -213,11 +221,12 @@ fn mount_directly(
     );
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let source = Some(options.source.as_str());
-    mount(source, point, Some(FSTYPE), flags, Some(data.as_str())).map_err(|errno| match errno {
-        Errno::EPERM | Errno::EACCES => MountError::NoPermission(point.to_owned()),
-        Errno::ENODEV => MountError::NoDevice,
-        errno => MountError::system("mounting on", point, errno),
-    })
+    match mount(source, point, Some(FSTYPE), flags, Some(data.as_str())) {
+        Ok(()) => Ok(()),
+        Err(Errno::EPERM | Errno::EACCES) => Err(MountError::NoPermission(point.to_owned())),
+        Err(Errno::ENODEV) => Err(MountError::NoDevice),
+        Err(errno) => Err(MountError::system("mounting on", point, errno)),
+    }
 }
 
 fn unmount_directly(point: &Path) -> Result<Unmounted, MountError> {

@@ -10,7 +10,7 @@
 
 use crate::descriptors;
 use crate::events::{Event, Events};
-use fuser::{Config, Filesystem, Notifier, SessionACL};
+use fuser::{Config, Filesystem, SessionACL};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{read, write};
@@ -78,12 +78,6 @@ impl<F: Filesystem> Session<F> {
         write(device, &answer[..len]).map_err(SessionError::Answer)?;
         descriptors::replace(inner.as_fd(), device)?;
         Ok(Self { inner })
-    }
-
-    /// The way to tell the kernel that something it remembers is no longer so. To
-    /// be used only from a thread that nothing waits for (hazard 28).
-    pub fn notifier(&self) -> Notifier {
-        self.inner.notifier()
     }
 
     /// Serves the kernel until the mount ends, which the control loop is told.

@@ -17,6 +17,7 @@ use sheepfs::logging::{FILTER_VARIABLE, SINK_VARIABLE, Sink};
 use std::env;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use thiserror::Error;
 
@@ -110,6 +111,8 @@ impl Worker {
         let failed = |cause| SpawnError::Start { program: program.display().to_string(), cause };
         let mut command = Command::new(&program);
         command.stdin(Stdio::null()).stdout(Stdio::null());
+        // A Ctrl-C at the terminal is for us alone.
+        command.process_group(0);
         command.env(SINK_VARIABLE, self.sink.word());
         if self.debug && env::var_os(FILTER_VARIABLE).is_none() {
             command.env(FILTER_VARIABLE, "debug");

@@ -31,6 +31,8 @@ pub struct Connection {
     /// Bytes of the first frame that have left already.
     sent: usize,
     queued_bytes: usize,
+    /// Bytes of replies still to come.
+    awaited_bytes: usize,
     expected: HashMap<u32, Expected>,
     inbox: Inbox,
     staging: [u8; STAGING_LEN],
@@ -78,6 +80,7 @@ impl Connection {
             outbox: VecDeque::new(),
             sent: 0,
             queued_bytes: 0,
+            awaited_bytes: 0,
             expected: HashMap::new(),
             inbox: Inbox::Header,
             staging: [0; STAGING_LEN],
@@ -87,8 +90,7 @@ impl Connection {
 
     /// Bytes waiting to be sent or received: what a new request stands behind.
     pub fn load(&self) -> usize {
-        self.queued_bytes
-            + self.expected.values().map(|e| e.reply_len() + HEADER_LEN).sum::<usize>()
+        self.queued_bytes + self.awaited_bytes
     }
 
     /// Whether bytes wait to be sent.
@@ -99,6 +101,7 @@ impl Connection {
     /// Queues a request; [`Self::flush`] sends it.
     pub fn push(&mut self, frame: Frame, expected: Expected) {
         self.queued_bytes += frame.len();
+        self.awaited_bytes += HEADER_LEN + expected.reply_len();
         self.expected.insert(frame.id(), expected);
         self.outbox.push_back(frame);
     }
@@ -220,6 +223,7 @@ impl Connection {
     /// A header has come: check it against what was asked.
     fn begin(&mut self, header: ReplyHeader) -> Result<(), LostReason> {
         let expected = self.expected.remove(&header.id).ok_or(LostReason::NotASheep)?;
+        self.awaited_bytes -= HEADER_LEN + expected.reply_len();
         let len = header.data_length as usize;
         let known = Opcode::from_code(header.opcode) == Some(expected.opcode);
         // Servers before 0.8 trimmed zeros off (protocol 1.9); these are not

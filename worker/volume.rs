@@ -19,16 +19,19 @@
 pub mod flush;
 pub mod index;
 pub mod objects;
+mod pages;
+mod parts;
 pub mod recent;
 pub mod reload;
+mod updates;
 
 use crate::context::Context;
 use crate::engine::Waiter;
 use crate::verdict::{Verdict, on_object};
 use flush::Barriers;
-use index::{Index, PAGE_ENTRIES, Update, Updates};
+use index::{Index, Update, Updates};
 use objects::{Kind, ObjectQueue, Part, PartId, State};
-use recent::{Allocation, Recent};
+use recent::Recent;
 use reload::Reload;
 use sheepfs::ipc::{Failure, Span, Tag, VolumeFacts, VolumeId};
 use sheepfs::wire::inode::InodeHeader;
@@ -225,70 +228,6 @@ impl Volume {
         self.objects.range(first..=last).any(|(_, queue)| queue.has_writes())
     }
 
-    /// Starts what may start on an object.
-    fn pump(&mut self, object: u32, io: &mut Io) {
-        loop {
-            if !matches!(self.phase, Phase::Serving) {
-                return;
-            }
-            let Some(queue) = self.objects.get(&object) else { return };
-            let Some(entry) = self.index.get(object) else {
-                return self.load_page(Index::page_of(object), io);
-            };
-            let creates = entry != self.own.get();
-            let Some(part) = queue.next(creates, self.header.is_erasure_coded(), io.now) else {
-                return;
-            };
-            if part.kind == Kind::Read && index::owner(entry).is_none() {
-                io.arena.zero(part.span);
-                self.finish_part(object, part.id, None, io);
-            } else {
-                self.start(object, &part, entry, io);
-            }
-        }
-    }
-
-    fn load_page(&mut self, page: u32, io: &mut Io) {
-        if self.index.begin_load(page) {
-            let request = Request::read_index(self.own, page * PAGE_ENTRIES, PAGE_ENTRIES);
-            self.send(request, None, Wait::Page(page), io);
-        }
-    }
-
-    /// Sends the request for a part.
-    fn start(&mut self, object: u32, part: &Part, entry: u32, io: &mut Io) {
-        let own = self.own;
-        let (request, state) = match (part.kind, index::owner(entry)) {
-            (Kind::Read, Some(owner)) => {
-                (Request::read(owner, object, part.extent), State::Running)
-            }
-            (Kind::Read, None) => return,
-            (Kind::Write, Some(owner)) if owner == own => {
-                (Request::write(own, object, part.extent), State::Running)
-            }
-            (Kind::Write, Some(base)) => {
-                (Request::create_from(own, object, base, part.extent), State::Creating)
-            }
-            (Kind::Write, None) => (Request::create(own, object, part.extent), State::Creating),
-        };
-        if part.kind == Kind::Write {
-            io.cache.forget(self.id, self.position(object, part), part.span.len());
-        }
-        self.set_state(object, part.id, state);
-        self.send(request, Some(part.span), Wait::Part(object, part.id), io);
-    }
-
-    /// Where a part lies in the volume.
-    fn position(&self, object: u32, part: &Part) -> u64 {
-        (u64::from(object) << self.header.block_size_shift) + u64::from(part.extent.offset())
-    }
-
-    fn set_state(&mut self, object: u32, part: PartId, state: State) {
-        if let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(part)) {
-            part.state = state;
-        }
-    }
-
     fn send(&mut self, request: Request, span: Option<Span>, wait: Wait, io: &mut Io) {
         self.on_wire += 1;
         io.send(request, span, Waiter::Volume(self.id, wait));
@@ -323,178 +262,6 @@ impl Volume {
         false
     }
 
-    fn part_replied(&mut self, object: u32, id: PartId, verdict: Verdict, io: &mut Io) {
-        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(id)) else {
-            return;
-        };
-        let part = *part;
-        match verdict {
-            Verdict::Done if part.state == State::Creating => {
-                self.updates.push(object, id);
-                self.send_updates(io);
-            }
-            Verdict::Done => {
-                if part.kind == Kind::Read {
-                    io.cache.learn(self.id, self.position(object, &part), part.span, io.arena);
-                }
-                self.finish_part(object, id, None, io);
-            }
-            Verdict::Recheck if !part.rechecked => self.recheck(object, id, io),
-            Verdict::Recheck => self.finish_part(object, id, Some(Failure::ObjectLost), io),
-            Verdict::Reload if part.kind == Kind::Write => {
-                self.set_state(object, id, State::Waiting);
-                self.drain();
-            }
-            Verdict::Reload | Verdict::SheepGone => {
-                self.finish_part(object, id, Some(Failure::BadAnswer), io);
-            }
-            Verdict::Retry => self.set_state(object, id, State::Delayed(io.now + RETRY_DELAY)),
-            Verdict::Fail(failure) => self.finish_part(object, id, Some(failure), io),
-        }
-        self.pump(object, io);
-    }
-
-    /// An object is absent though the index names it: somebody may have
-    /// discarded it. The entry decides, read once more.
-    fn recheck(&mut self, object: u32, id: PartId, io: &mut Io) {
-        let seen = self.index.get(object).unwrap_or(0);
-        self.set_state(object, id, State::Rechecking(seen));
-        let request = Request::read_index(self.own, object, 1);
-        self.send(request, None, Wait::Recheck(object, id), io);
-    }
-
-    fn rechecked(&mut self, object: u32, id: PartId, verdict: Verdict, bytes: &[u8], io: &mut Io) {
-        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(id)) else {
-            return;
-        };
-        let State::Rechecking(seen) = part.state else { return };
-        part.state = State::Waiting;
-        match verdict {
-            Verdict::Done => {
-                part.rechecked = true;
-                let entry = bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-                if self.index.get(object) == Some(seen) {
-                    self.index.set(object, entry);
-                }
-            }
-            Verdict::Retry => part.state = State::Delayed(io.now + RETRY_DELAY),
-            Verdict::Fail(failure) => self.finish_part(object, id, Some(failure), io),
-            Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => {
-                self.finish_part(object, id, Some(Failure::ObjectLost), io);
-            }
-        }
-        self.pump(object, io);
-    }
-
-    fn page_replied(&mut self, page: u32, verdict: Verdict, bytes: &[u8], io: &mut Io) {
-        let failure = match verdict {
-            Verdict::Done => {
-                self.index.load(page, bytes);
-                None
-            }
-            Verdict::Retry => {
-                self.index.cancel_load(page);
-                return self.delay_page(page, io.now + RETRY_DELAY);
-            }
-            Verdict::Fail(failure) => Some(failure),
-            Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => Some(Failure::ObjectLost),
-        };
-        let objects = self.objects_of(page);
-        if let Some(failure) = failure {
-            self.index.cancel_load(page);
-            objects.iter().for_each(|object| self.fail_object(*object, failure, io));
-        }
-        objects.iter().for_each(|object| self.pump(*object, io));
-    }
-
-    fn objects_of(&self, page: u32) -> Vec<u32> {
-        let first = page * PAGE_ENTRIES;
-        self.objects.range(first..first + PAGE_ENTRIES).map(|(object, _)| *object).collect()
-    }
-
-    fn delay_page(&mut self, page: u32, until: Instant) {
-        for object in self.objects_of(page) {
-            if let Some(queue) = self.objects.get_mut(&object) {
-                queue.delay_waiting(until);
-            }
-        }
-    }
-
-    fn fail_object(&mut self, object: u32, failure: Failure, io: &mut Io) {
-        let waiting =
-            self.objects.get_mut(&object).map(ObjectQueue::remove_waiting).unwrap_or_default();
-        for part in waiting {
-            self.finish_part_of(part.tag, Some(failure), io);
-        }
-        self.forget_if_empty(object);
-    }
-
-    fn send_updates(&mut self, io: &mut Io) {
-        if self.updates_delayed.is_some() {
-            return;
-        }
-        while let Some(update) = self.updates.next() {
-            match Request::write_index(self.own, update.first, update.count(), self.own) {
-                Some(request) => self.send(request, None, Wait::Update(update), io),
-                None => self.finish_update(&update, Some(Failure::OutOfBounds), io),
-            }
-        }
-    }
-
-    fn update_replied(&mut self, update: &Update, verdict: Verdict, io: &mut Io) {
-        match verdict {
-            Verdict::Done => {
-                for (block, _) in update.blocks() {
-                    self.index.set(block, self.own.get());
-                    let owner = self.own;
-                    self.recent.push(Allocation { block, owner, at: io.now });
-                }
-                self.finish_update(update, None, io);
-            }
-            Verdict::Retry => {
-                self.updates.finish();
-                update.blocks().for_each(|(block, part)| self.updates.push(block, part));
-                self.updates_delayed = Some(io.now + RETRY_DELAY);
-            }
-            Verdict::Fail(failure) => self.finish_update(update, Some(failure), io),
-            Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => {
-                self.finish_update(update, Some(Failure::ObjectLost), io);
-            }
-        }
-        self.send_updates(io);
-    }
-
-    fn finish_update(&mut self, update: &Update, failure: Option<Failure>, io: &mut Io) {
-        self.updates.finish();
-        for (block, part) in update.blocks() {
-            self.finish_part(block, part, failure, io);
-            self.pump(block, io);
-        }
-    }
-
-    fn finish_part(&mut self, object: u32, id: PartId, failure: Option<Failure>, io: &mut Io) {
-        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.remove(id)) else {
-            return;
-        };
-        self.forget_if_empty(object);
-        self.finish_part_of(part.tag, failure, io);
-    }
-
-    fn forget_if_empty(&mut self, object: u32) {
-        if self.objects.get(&object).is_some_and(ObjectQueue::is_empty) {
-            self.objects.remove(&object);
-        }
-    }
-
-    fn finish_part_of(&mut self, tag: Tag, failure: Option<Failure>, io: &mut Io) {
-        let Some(op) = self.ops.get_mut(&tag) else { return };
-        op.parts_left -= 1;
-        op.failure = op.failure.or(failure);
-        if op.parts_left == 0 {
-            self.finish_op(tag, io);
-        }
-    }
-
     fn finish_op(&mut self, tag: Tag, io: &mut Io) {
         let Some(op) = self.ops.remove(&tag) else { return };
         io.done(tag, op.failure.map_or(Ok(()), Err));
@@ -519,12 +286,6 @@ impl Volume {
         self.tick_reload(io);
         self.check_header(io);
         self.settle(io);
-    }
-
-    fn delayed(&self) -> impl Iterator<Item = (Instant, u32)> + '_ {
-        self.objects
-            .iter()
-            .filter_map(|(object, queue)| queue.delayed_until().map(|until| (until, *object)))
     }
 
     /// When [`Self::tick`] has something to do.

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
 use sheepfs::minisheep::{Config, FormatConfig, ServeError, Server};
 use sheepfs::size::parse_size;
 use sheepfs::wire::VdiName;
@@ -41,6 +44,9 @@ struct Arguments {
     /// Make this VDI if it is missing; SIZE as 10G or 512M. May be repeated.
     #[arg(long, value_name = "NAME:SIZE", value_parser = name_and_size)]
     create: Vec<(VdiName, u64)>,
+    /// End when that process does, which must be the one that starts this.
+    #[arg(long, value_name = "PID")]
+    with_parent: Option<i32>,
     /// A Unix socket on which tests ask for faults.
     #[arg(long, value_name = "PATH", hide = true)]
     control: Option<PathBuf>,
@@ -60,6 +66,12 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
+    if let Some(parent) = arguments.with_parent
+        && !dies_with(parent)
+    {
+        eprintln!("minisheep: process {parent} is not, or no longer, the one that started this");
+        return ExitCode::from(64);
+    }
     match serve(&arguments.into()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -67,6 +79,12 @@ fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// Has the kernel end this process with its parent. `false`: that is gone already,
+/// or was another one.
+fn dies_with(parent: i32) -> bool {
+    prctl::set_pdeathsig(Signal::SIGKILL).is_ok() && getppid().as_raw() == parent
 }
 
 fn serve(config: &Config) -> Result<(), ServeError> {

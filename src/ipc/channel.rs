@@ -12,10 +12,13 @@ use nix::sys::socket::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
 
 /// The longest message; reports are cut into pieces below this.
 pub const MESSAGE_LEN_MAX: usize = 32 << 10;
+/// Room for every message of the data path, on the sender's stack.
+const SMALL_LEN: usize = 64;
 /// Room for messages in the kernel: some ten thousand small ones.
 const SOCKET_BUFFER_LEN: usize = 4 << 20;
 
@@ -40,6 +43,9 @@ pub enum ChannelError {
 #[derive(Debug)]
 pub struct Channel<S, R> {
     socket: OwnedFd,
+    /// Where messages are received. One thread receives, so nobody ever waits
+    /// for the lock.
+    inbox: Mutex<Box<[u8]>>,
     types: PhantomData<fn(S) -> R>,
 }
 
@@ -67,7 +73,8 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
         // do; it holds some hundred messages.
         let _ = setsockopt(&socket, sockopt::SndBufForce, &SOCKET_BUFFER_LEN)
             .or_else(|_| setsockopt(&socket, sockopt::SndBuf, &SOCKET_BUFFER_LEN));
-        Self { socket, types: PhantomData }
+        let inbox = Mutex::new(vec![0; MESSAGE_LEN_MAX].into_boxed_slice());
+        Self { socket, inbox, types: PhantomData }
     }
 
     /// Sends a message. `false`: there is no room now; it was not sent.
@@ -75,12 +82,18 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     /// # Errors
     /// [`ChannelError::Closed`] when the other process is gone.
     pub fn send(&self, message: &S) -> Result<bool, ChannelError> {
-        let mut buffer = [0; MESSAGE_LEN_MAX];
+        let mut small = [0; SMALL_LEN];
         let config = bincode::config::standard();
-        let len = bincode::serde::encode_into_slice(message, &mut buffer, config)?;
+        match bincode::serde::encode_into_slice(message, &mut small, config) {
+            Ok(len) => self.send_bytes(&small[..len]),
+            Err(_) => self.send_bytes(&bincode::serde::encode_to_vec(message, config)?),
+        }
+    }
+
+    fn send_bytes(&self, bytes: &[u8]) -> Result<bool, ChannelError> {
         loop {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            match send(self.socket.as_raw_fd(), &buffer[..len], flags) {
+            match send(self.socket.as_raw_fd(), bytes, flags) {
                 Ok(_) => return Ok(true),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN | Errno::ENOBUFS) => return Ok(false),
@@ -95,7 +108,7 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     /// # Errors
     /// [`ChannelError::Closed`] when the other process is gone.
     pub fn receive(&self) -> Result<Option<R>, ChannelError> {
-        let mut buffer = [0; MESSAGE_LEN_MAX];
+        let mut buffer = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         let len = loop {
             match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) | Err(Errno::ECONNRESET) => return Err(ChannelError::Closed),

@@ -211,7 +211,7 @@ impl Shell {
     fn stop_worker(&mut self) {
         self.cut_data_off();
         if let Some(link) = self.link.take() {
-            link.close();
+            link.hang_up();
         }
         self.parts.worker.wait_or_kill(WORKER_STOP_SECONDS);
     }
@@ -229,7 +229,10 @@ impl Shell {
         let ready = Session::start(&device, filesystem)
             .and_then(|session| session.serve(events))
             .map_err(Failed::from)
-            .and_then(|_| self.say_ready(&mount));
+            .and_then(|_| {
+                mount.raise_read_ahead();
+                self.say_ready(&mount)
+            });
         if ready.is_err() {
             drop(device);
             if let Err(error) = mount.unmount() {

@@ -59,14 +59,19 @@ impl Control {
 
     /// Somebody wants that volume gone.
     pub(super) fn detach(&mut self, name: VolumeName, caller: Caller, now: Instant) {
-        if let Some(wait) = self.waits.detach_of(&name) {
-            wait.callers.push(caller);
-            wait.deadline = Some(now + VOLUME_TIME);
-            return;
-        }
         match self.removable(&name) {
+            Err(Refusal::NotAttached) if self.waits.detach_of(&name).is_some() => {
+                self.join_detach(&name, caller, now);
+            }
             Err(why) => self.refuse(&format!("detach {name}"), why, vec![caller], now),
             Ok(volume) => self.detach_volume(&volume, vec![caller], now),
+        }
+    }
+
+    fn join_detach(&mut self, name: &VolumeName, caller: Caller, now: Instant) {
+        if let Some(wait) = self.waits.detach_of(name) {
+            wait.callers.push(caller);
+            wait.deadline = Some(now + VOLUME_TIME);
         }
     }
 
@@ -92,14 +97,16 @@ impl Control {
 
     /// Makes an end of a volume that is in the tree no more.
     pub(super) fn detach_volume(&mut self, volume: &Volume, callers: Vec<Caller>, now: Instant) {
-        self.replaced.remove(&volume.id);
         let absent = self.absent.remove(&volume.id);
+        // The lock of a VDI that is gone went with it.
+        let replaced = self.replaced.remove(&volume.id);
         if self.session.is_connected() && !absent {
-            self.detach_now(volume.id, volume.name.clone(), callers, now);
-        } else {
-            self.leave_lock(volume);
-            self.answer_all(callers);
+            return self.detach_now(volume.id, volume.name.clone(), callers, now);
         }
+        if !replaced {
+            self.leave_lock(volume);
+        }
+        self.answer_all(callers);
     }
 
     fn detach_now(&mut self, id: VolumeId, name: VolumeName, callers: Vec<Caller>, now: Instant) {

@@ -6,7 +6,7 @@
 
 use crate::inflight::{Allegation, Entry, InFlight, Kind, Request, Slot};
 use crate::link::{Link, Outcome};
-use sheepfs::ipc::{Failure, Slots, Tag, VolumeId};
+use sheepfs::ipc::{Failure, Slots, Tag};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -134,11 +134,6 @@ impl<R> State<R> {
 
     pub fn len(&self) -> usize {
         self.table.len() + self.waiting.len()
-    }
-
-    pub fn len_of(&self, volume: VolumeId) -> usize {
-        let waiting = self.waiting.iter().filter(|waiting| waiting.request.volume == volume);
-        self.table.len_of(volume) + waiting.count()
     }
 
     fn worker_of(&mut self, generation: u64) -> Option<&mut Worker> {

@@ -218,13 +218,15 @@ pub struct Minisheep {
 }
 
 impl Minisheep {
-    /// Starts it on `dir`, on any port, with a control socket, and waits until it listens.
+    /// Starts it on `dir`, on any port, with a control socket, and waits until it listens. It
+    /// logs what `MINISHEEP_LOG` asks for.
     pub fn start(dir: &Path, arguments: &[&str]) -> Self {
         let control = dir.with_extension("control");
         let mut child = Self::command(dir)
             .args(["--port", "0", "--control"])
             .arg(&control)
             .args(arguments)
+            .env("RUST_LOG", std::env::var("MINISHEEP_LOG").unwrap_or("off".into()))
             .stdout(Stdio::piped())
             .spawn()
             .expect("minisheep starts");
@@ -239,7 +241,7 @@ impl Minisheep {
     /// The program with its directory.
     pub fn command(dir: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_minisheep"));
-        command.arg(dir);
+        command.arg(dir).env_remove("RUST_LOG");
         command
     }
 

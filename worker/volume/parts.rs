@@ -1,0 +1,183 @@
+//! Running the parts of requests: which request each becomes, and what its
+//! reply means.
+
+use super::index::{self, Index};
+use super::objects::{Kind, ObjectQueue, Part, PartId, State};
+use super::{Io, Phase, RETRY_DELAY, Volume, Wait};
+use crate::verdict::Verdict;
+use sheepfs::ipc::{Failure, Tag};
+use sheepfs::wire::Request;
+use std::time::Instant;
+
+impl Volume {
+    /// Starts what may start on an object.
+    pub(super) fn pump(&mut self, object: u32, io: &mut Io) {
+        loop {
+            if !matches!(self.phase, Phase::Serving) {
+                return;
+            }
+            let Some(queue) = self.objects.get(&object) else { return };
+            let Some(entry) = self.index.get(object) else {
+                return self.load_page(Index::page_of(object), io);
+            };
+            let creates = entry != self.own.get();
+            let Some(part) = queue.next(creates, self.header.is_erasure_coded(), io.now) else {
+                return;
+            };
+            if part.kind == Kind::Read && index::owner(entry).is_none() {
+                io.arena.zero(part.span);
+                self.finish_part(object, part.id, None, io);
+            } else {
+                self.start(object, &part, entry, io);
+            }
+        }
+    }
+
+    /// Sends the request for a part.
+    pub(super) fn start(&mut self, object: u32, part: &Part, entry: u32, io: &mut Io) {
+        let own = self.own;
+        let (request, state) = match (part.kind, index::owner(entry)) {
+            (Kind::Read, Some(owner)) => {
+                (Request::read(owner, object, part.extent), State::Running)
+            }
+            (Kind::Read, None) => return,
+            (Kind::Write, Some(owner)) if owner == own => {
+                (Request::write(own, object, part.extent), State::Running)
+            }
+            (Kind::Write, Some(base)) => {
+                (Request::create_from(own, object, base, part.extent), State::Creating)
+            }
+            (Kind::Write, None) => (Request::create(own, object, part.extent), State::Creating),
+        };
+        if part.kind == Kind::Write {
+            io.cache.forget(self.id, self.position(object, part), part.span.len());
+        }
+        self.set_state(object, part.id, state);
+        self.send(request, Some(part.span), Wait::Part(object, part.id), io);
+    }
+
+    /// Where a part lies in the volume.
+    pub(super) fn position(&self, object: u32, part: &Part) -> u64 {
+        (u64::from(object) << self.header.block_size_shift) + u64::from(part.extent.offset())
+    }
+
+    pub(super) fn set_state(&mut self, object: u32, part: PartId, state: State) {
+        if let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(part)) {
+            part.state = state;
+        }
+    }
+
+    pub(super) fn part_replied(&mut self, object: u32, id: PartId, verdict: Verdict, io: &mut Io) {
+        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(id)) else {
+            return;
+        };
+        let part = *part;
+        match verdict {
+            Verdict::Done if part.state == State::Creating => {
+                self.updates.push(object, id);
+                self.send_updates(io);
+            }
+            Verdict::Done => {
+                if part.kind == Kind::Read {
+                    io.cache.learn(self.id, self.position(object, &part), part.span, io.arena);
+                }
+                self.finish_part(object, id, None, io);
+            }
+            Verdict::Recheck if !part.rechecked => self.recheck(object, id, io),
+            Verdict::Recheck => self.finish_part(object, id, Some(Failure::ObjectLost), io),
+            Verdict::Reload if part.kind == Kind::Write => {
+                self.set_state(object, id, State::Waiting);
+                self.drain();
+            }
+            Verdict::Reload | Verdict::SheepGone => {
+                self.finish_part(object, id, Some(Failure::BadAnswer), io);
+            }
+            Verdict::Retry => self.set_state(object, id, State::Delayed(io.now + RETRY_DELAY)),
+            Verdict::Fail(failure) => self.finish_part(object, id, Some(failure), io),
+        }
+        self.pump(object, io);
+    }
+
+    /// An object is absent though the index names it: somebody may have
+    /// discarded it. The entry decides, read once more.
+    pub(super) fn recheck(&mut self, object: u32, id: PartId, io: &mut Io) {
+        let seen = self.index.get(object).unwrap_or(0);
+        self.set_state(object, id, State::Rechecking(seen));
+        let request = Request::read_index(self.own, object, 1);
+        self.send(request, None, Wait::Recheck(object, id), io);
+    }
+
+    pub(super) fn rechecked(
+        &mut self,
+        object: u32,
+        id: PartId,
+        verdict: Verdict,
+        bytes: &[u8],
+        io: &mut Io,
+    ) {
+        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(id)) else {
+            return;
+        };
+        let State::Rechecking(seen) = part.state else { return };
+        part.state = State::Waiting;
+        match verdict {
+            Verdict::Done => {
+                part.rechecked = true;
+                let entry = bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+                if self.index.get(object) == Some(seen) {
+                    self.index.set(object, entry);
+                }
+            }
+            Verdict::Retry => part.state = State::Delayed(io.now + RETRY_DELAY),
+            Verdict::Fail(failure) => self.finish_part(object, id, Some(failure), io),
+            Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => {
+                self.finish_part(object, id, Some(Failure::ObjectLost), io);
+            }
+        }
+        self.pump(object, io);
+    }
+
+    pub(super) fn fail_object(&mut self, object: u32, failure: Failure, io: &mut Io) {
+        let waiting =
+            self.objects.get_mut(&object).map(ObjectQueue::remove_waiting).unwrap_or_default();
+        for part in waiting {
+            self.finish_part_of(part.tag, Some(failure), io);
+        }
+        self.forget_if_empty(object);
+    }
+
+    pub(super) fn finish_part(
+        &mut self,
+        object: u32,
+        id: PartId,
+        failure: Option<Failure>,
+        io: &mut Io,
+    ) {
+        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.remove(id)) else {
+            return;
+        };
+        self.forget_if_empty(object);
+        self.finish_part_of(part.tag, failure, io);
+    }
+
+    pub(super) fn forget_if_empty(&mut self, object: u32) {
+        if self.objects.get(&object).is_some_and(ObjectQueue::is_empty) {
+            self.objects.remove(&object);
+        }
+    }
+
+    pub(super) fn finish_part_of(&mut self, tag: Tag, failure: Option<Failure>, io: &mut Io) {
+        let Some(op) = self.ops.get_mut(&tag) else { return };
+        op.parts_left -= 1;
+        op.failure = op.failure.or(failure);
+        if op.parts_left == 0 {
+            self.finish_op(tag, io);
+        }
+    }
+
+    pub(super) fn delayed(&self) -> impl Iterator<Item = (Instant, u32)> + '_ {
+        self.objects
+            .iter()
+            .filter_map(|(object, queue)| queue.delayed_until().map(|until| (until, *object)))
+    }
+}

@@ -1,0 +1,53 @@
+//! Writing the index, after the objects that it names exist.
+
+use super::index::Update;
+use super::recent::Allocation;
+use super::{Io, RETRY_DELAY, Volume, Wait};
+use crate::verdict::Verdict;
+use sheepfs::ipc::Failure;
+use sheepfs::wire::Request;
+
+impl Volume {
+    pub(super) fn send_updates(&mut self, io: &mut Io) {
+        if self.updates_delayed.is_some() {
+            return;
+        }
+        while let Some(update) = self.updates.next() {
+            match Request::write_index(self.own, update.first, update.count(), self.own) {
+                Some(request) => self.send(request, None, Wait::Update(update), io),
+                None => self.finish_update(&update, Some(Failure::OutOfBounds), io),
+            }
+        }
+    }
+
+    pub(super) fn update_replied(&mut self, update: &Update, verdict: Verdict, io: &mut Io) {
+        match verdict {
+            Verdict::Done => {
+                for (block, _) in update.blocks() {
+                    self.index.set(block, self.own.get());
+                    let owner = self.own;
+                    self.recent.push(Allocation { block, owner, at: io.now });
+                }
+                self.finish_update(update, None, io);
+            }
+            Verdict::Retry => {
+                self.updates.finish();
+                update.blocks().for_each(|(block, part)| self.updates.push(block, part));
+                self.updates_delayed = Some(io.now + RETRY_DELAY);
+            }
+            Verdict::Fail(failure) => self.finish_update(update, Some(failure), io),
+            Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => {
+                self.finish_update(update, Some(Failure::ObjectLost), io);
+            }
+        }
+        self.send_updates(io);
+    }
+
+    pub(super) fn finish_update(&mut self, update: &Update, failure: Option<Failure>, io: &mut Io) {
+        self.updates.finish();
+        for (block, part) in update.blocks() {
+            self.finish_part(block, part, failure, io);
+            self.pump(block, io);
+        }
+    }
+}
