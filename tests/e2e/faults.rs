@@ -88,8 +88,9 @@ fn the_order_of_answers_does_not_matter() {
     let disk = cluster.vdi("disk", 24 * MIB);
     let mount = Mount::with_volume(&cluster, &disk, &[]);
     let sheep = cluster.minisheep();
-    let reordered = sheep.fault("reorder ms=5");
+    // The first that fits a request is the one that happens to it.
     let delayed = sheep.fault("delay ms=15 when=after opcode=create");
+    let reordered = sheep.fault("reorder ms=5");
     let late = sheep.fault("delay ms=10 kind=inode opcode=write");
     let size = 24 * MIB;
     let piece = 70_001;

@@ -84,19 +84,39 @@ fn a_cluster_without_a_format_says_try_again() {
 #[test]
 fn when_the_sheep_is_gone_the_mount_says_so_and_stays() {
     let mut minisheep = Minisheep::start(&["--format", "--create", "disk:8M"]);
-    let address = minisheep.address().to_owned();
-    minisheep.kill();
-    let cluster = Cluster::Mini(minisheep);
+    let cluster = Cluster::named(minisheep.address());
     let mount = Mount::start(&cluster, &[]);
+    minisheep.kill();
+    wait_for("the loss", || !mount.read("config/status").contains("worker_state serving"));
     assert_eq!(errno(mount.write("vdi/mount", b"disk")), Some(Errno::EHOSTUNREACH));
-    assert_eq!(errno(fs::read(mount.path("vdi/list"))), Some(Errno::EHOSTUNREACH));
-    assert_eq!(mount.read("config/sheep_info"), format!("{address}\n"));
+    for report in ["cluster/info", "node/list", "node/info", "vdi/list"] {
+        assert_eq!(errno(fs::read(mount.path(report))), Some(Errno::EHOSTUNREACH), "{report}");
+    }
+    assert_eq!(mount.read("config/sheep_info"), format!("{}\n", cluster.address()));
     let status = mount.read("config/status");
     assert!(status.contains("last_error") && !status.contains("last_error none"), "{status}");
+    // What it says is not fixed, that it says something is.
     output(Command::new("df").arg(arg(&mount.path(""))));
 }
 
-/// Words that are answered within a few seconds; the mount point appears all the same.
+#[test]
+fn a_start_without_a_sheep_says_so() {
+    let mut minisheep = Minisheep::start(&["--format"]);
+    let address = minisheep.address().to_owned();
+    minisheep.kill();
+    let dir = tempfile::tempdir().unwrap();
+    for options in [&["-f"][..], &[]] {
+        let result = output(
+            Command::new(env!("CARGO_BIN_EXE_sheepfs"))
+                .args(options)
+                .args(["--address", &address, arg(dir.path())]),
+        );
+        assert_eq!(result.status.code(), Some(69), "{}", result.stderr);
+        assert!(result.stderr.contains(&address), "{}", result.stderr);
+        assert!(!crate::mount::is_mounted(dir.path()));
+    }
+}
+
 #[test]
 fn a_volume_to_attach_that_is_missing_ends_the_start() {
     let cluster = Cluster::mini();
@@ -156,14 +176,10 @@ fn answers_at_once(mount: &Mount, file: &str) {
 /// What was answered is there after minisheep's `kill -9`, and the mount finds the way back.
 #[test]
 fn the_volumes_come_back_with_the_sheep() {
-    let minisheep = Minisheep::start(&["--format", "--create", "disk:8M"]);
-    let mut cluster = Cluster::Mini(minisheep);
-    let address = cluster.address().to_owned();
-    // The mount's lifetime is bound to a cluster that must not change; this one is only named.
-    let named = Cluster::named(&address);
-    let mount = Mount::with_volume(&named, "disk", &[]);
+    let mut minisheep = Minisheep::start(&["--format", "--create", "disk:8M"]);
+    let cluster = Cluster::named(minisheep.address());
+    let mount = Mount::with_volume(&cluster, "disk", &[]);
     mount.open("disk").write_all_at(&[9; 5000], 4 * MIB - 100).unwrap();
-    let Cluster::Mini(minisheep) = &mut cluster else { unreachable!() };
     minisheep.kill();
     wait_for("the loss", || !mount.read("config/status").contains("worker_state serving"));
     minisheep.restart(&["--format"]);

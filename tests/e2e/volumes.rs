@@ -117,7 +117,7 @@ fn programs_that_truncate_write_into_the_volume() {
     assert_eq!(&fs::read(&path).unwrap()[..11], b"from a file");
     run("dd", &["status=none", &format!("if={}", arg(&source)), &format!("of={}", arg(&path))]);
     run("bash", &["-c", &format!("echo shell > {}", arg(&path))]);
-    assert_eq!(&fs::read(&path).unwrap()[..11], b"shell\na file");
+    assert_eq!(&fs::read(&path).unwrap()[..11], b"shell\n file");
     assert_eq!(fs::metadata(&path).unwrap().len(), ODD);
 }
 
