@@ -114,7 +114,7 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         self.data.disconnect();
-        self.link.close();
+        self.link.hang_up();
         let ended = self.mount.unmount();
         for thread in self.threads.drain(..) {
             thread.join().unwrap();

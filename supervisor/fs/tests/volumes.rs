@@ -239,7 +239,7 @@ fn a_lost_worker_is_an_error_and_the_next_one_is_not() {
     disk.read_exact(&mut [0; 5]).unwrap();
     drop(disk);
     rig.worker = None;
-    link.close();
+    link.hang_up();
     reader.join().unwrap();
     assert_eq!(&worker.join().unwrap().disk[..5], b"again");
 }
