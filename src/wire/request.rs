@@ -12,7 +12,7 @@ use super::header::{ClusterFields, ObjFields, RequestHeader, VdiFields, flags};
 use super::inode::{
     self, BLOCK_SHIFT_MAX, INDEX_ENTRIES, INDEX_OFFSET, INODE_LEN, gref_offset, index_offset,
 };
-use super::name::{Generation, VdiName, VdiRef, VdiTag};
+use super::name::{Generation, NAME_FIELD_LEN, VdiName, VdiRef, VdiTag};
 use super::oid::{ObjectId, VdiId};
 use super::opcode::Opcode;
 
@@ -356,7 +356,12 @@ impl Request {
         let mut fields = VdiFields::default();
         match &vdi.generation {
             Generation::Working => {}
-            Generation::SnapId(id) => fields.snapid = *id,
+            // Without a tag, if only an empty one, a real sheep looks for it at address 0 as soon
+            // as it meets an inode that has one, and dies.
+            Generation::SnapId(id) => {
+                fields.snapid = *id;
+                payload.extend([0; NAME_FIELD_LEN]);
+            }
             Generation::Tag(tag) => payload.extend(tag.field()),
         }
         Self::bytes(opcode, payload).vdi(&fields)
