@@ -8,13 +8,12 @@
 use crate::cli::NewVdi;
 use crate::programs;
 use crate::spawn::{terminate, wait_or_kill};
-use std::io::{self, BufRead, BufReader, Read};
+use crate::words::Listener;
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use thiserror::Error;
 
 const PROGRAM: &str = "minisheep";
@@ -57,16 +56,15 @@ impl Local {
     /// made if missing, and waits until it listens.
     pub fn start(dir: &Path, create: &[NewVdi]) -> Result<Self, LocalError> {
         let mut child = spawn(dir, create)?;
-        let last_line = Arc::new(Mutex::new(String::new()));
-        let logger = child.stderr.take().map(|stderr| log_lines(stderr, Arc::clone(&last_line)));
+        let stderr = child.stderr.take().map(|stderr| Listener::start(PROGRAM, stderr));
         let stdout = child.stdout.take().map(BufReader::new);
         match stdout.and_then(|mut stdout| greeting(&mut stdout).map(|found| (found, stdout))) {
             Some((address, stdout)) => {
-                log_lines(stdout, last_line);
+                Listener::start(PROGRAM, stdout);
                 tracing::info!(%address, dir = %dir.display(), "a minisheep serves the directory");
                 Ok(Self { child, address })
             }
-            None => Err(ended(dir, &mut child, logger, &last_line)),
+            None => Err(ended(dir, &mut child, stderr)),
         }
     }
 }
@@ -110,27 +108,9 @@ fn listening_on(line: &str) -> Option<SocketAddr> {
     line.strip_prefix(GREETING)?.split_whitespace().next()?.parse().ok()
 }
 
-/// Passes what it says on to our log, for as long as it lives: it must never
-/// wait for a reader.
-fn log_lines(from: impl Read + Send + 'static, last: Arc<Mutex<String>>) -> JoinHandle<()> {
-    thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            tracing::info!(target: "minisheep", "{line}");
-            *last.lock().unwrap_or_else(PoisonError::into_inner) = line;
-        }
-    })
-}
-
-fn ended(
-    dir: &Path,
-    child: &mut Child,
-    logger: Option<JoinHandle<()>>,
-    last_line: &Mutex<String>,
-) -> LocalError {
+fn ended(dir: &Path, child: &mut Child, stderr: Option<Listener>) -> LocalError {
     let status = wait_or_kill(child, STOP_SECONDS);
-    // Its stderr is closed with it, so this ends.
-    let _ = logger.map(JoinHandle::join);
-    let mut words = last_line.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut words = stderr.map(Listener::last_line).unwrap_or_default();
     if words.is_empty() {
         words = status.map_or_else(|cause| cause.to_string(), |status| status.to_string());
     }

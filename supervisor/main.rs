@@ -29,12 +29,14 @@ mod status;
 mod texts;
 mod tree;
 mod volumes;
+mod words;
 
 use cli::Options;
 use exit::{Failed, Status};
 use std::process;
 
 fn main() {
+    descriptors::keep_from_children();
     let status = match Options::read(std::env::args_os()) {
         Err(error) => say_usage(&error),
         Ok(options) => start::start(&options).unwrap_or_else(|failed| say(&failed)),

@@ -7,6 +7,7 @@
 //! before the kernel has buried the last (hazard 4).
 
 use crate::programs;
+use crate::words::Listener;
 use command_fds::{CommandFdExt, FdMapping};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -122,7 +123,14 @@ impl Worker {
         command
             .fd_mappings(vec![channel, arena])
             .map_err(|_| failed(io::ErrorKind::AlreadyExists.into()))?;
-        command.spawn().map_err(failed)
+        if self.sink == Sink::Journal {
+            command.stderr(Stdio::piped());
+        }
+        let mut child = command.spawn().map_err(failed)?;
+        if let Some(stderr) = child.stderr.take() {
+            Listener::start(PROGRAM, stderr);
+        }
+        Ok(child)
     }
 }
 

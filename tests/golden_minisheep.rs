@@ -5,6 +5,8 @@
 //! answer is compared in its result, its length, its vids and its payload. What may differ, and
 //! which files can't be replayed at all, stands in the tables below with the reason.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "support/client.rs"]
 mod client;
 #[path = "support/golden.rs"]

@@ -1,9 +1,16 @@
 //! The program minisheep, spoken to over its protocol.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
+
 #[path = "support/client.rs"]
 mod client;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Read;
 use std::process::Stdio;
@@ -12,7 +19,7 @@ use std::time::{Duration, Instant};
 use client::{Client, LIMIT, Minisheep, count, extent, vdi_name};
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
-use sheepfs::wire::header::flags;
+use sheepfs::wire::header::{ObjFields, VdiFields, flags};
 use sheepfs::wire::name::{Generation, VdiRef, VdiTag};
 use sheepfs::wire::request::NewVdi;
 use sheepfs::wire::{ObjectId, Opcode, Request, RequestHeader, Status, VdiId};
@@ -72,7 +79,7 @@ fn index_write(vid: VdiId, first: u32, entries: u32) -> RequestHeader {
 
 fn exists(client: &mut Client, oid: ObjectId) -> bool {
     let header = RequestHeader::new(Opcode::Exist, 0, 0);
-    let fields = sheepfs::wire::header::ObjFields { oid: oid.raw(), ..Default::default() };
+    let fields = ObjFields { oid: oid.raw(), ..Default::default() };
     client.call_header(&header.with_obj(&fields), &[]).0.status == Status::Success
 }
 
@@ -125,6 +132,70 @@ fn an_answered_write_survives_kill_9() {
 fn delete_all_of_nothing(client: &mut Client) {
     client.create_vdi("gone", MIB);
     delete(client, "gone", Generation::Working);
+}
+
+#[test]
+fn what_was_answered_before_a_kill_in_the_middle_is_there_afterwards() {
+    let (dir, mut sheep) = start(&["--create", "disk:2G"]);
+    let mut client = sheep.client();
+    let vid = client.find("disk", Generation::Working).unwrap();
+    let mut sent = HashMap::new();
+    for block in 0..200 {
+        let request = Request::create(vid, block, extent(0, 8192));
+        sent.insert(client.send(&request, &[block as u8; 8192]), block);
+    }
+    let mut answered: Vec<_> =
+        (0..50).map(|_| sent[&client.receive().expect("alive").0.id]).collect();
+    sheep.kill();
+    while let Some((reply, _)) = client.receive() {
+        answered.push(sent[&reply.id]);
+    }
+    let again = Minisheep::start(&dir.path().join("store"), &[]);
+    let mut client = again.client();
+    for block in answered {
+        assert_eq!(client.read(vid, block, 0, 8192).unwrap(), [block as u8; 8192], "{block}");
+    }
+    let names = fs::read_dir(dir.path().join("store/objects")).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.into_iter().all(|name| !name.starts_with("tmp")), "halves are cleared away");
+}
+
+#[test]
+fn a_snapshot_that_was_killed_half_way_never_happened() {
+    let (dir, mut sheep) = start(&["--create", "disk:64M"]);
+    let mut client = sheep.client();
+    let old = client.find("disk", Generation::Working).unwrap();
+    client.create(old, 0, 0, b"x");
+    let new = snapshot(&mut client, "disk", "t");
+    sheep.kill();
+    // As it was between the two steps: the new inode is there, the old one not yet frozen.
+    let inode = dir.path().join("store/objects").join(ObjectId::inode(old).to_string());
+    let file = fs::OpenOptions::new().write(true).open(inode).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0; 8], 520).unwrap();
+    let again = Minisheep::start(&dir.path().join("store"), &[]);
+    let mut client = again.client();
+    assert_eq!(client.find("disk", Generation::Working), Ok(old));
+    assert!(!exists(&mut client, ObjectId::inode(new)));
+    assert_eq!(client.write(old, 0, 0, b"y"), Status::Success);
+    assert_eq!(snapshot(&mut client, "disk", "t"), new);
+}
+
+#[test]
+fn a_hyper_volume_is_deleted_with_its_objects_and_safe_from_index_writes() {
+    let (_dir, sheep) = start(&[]);
+    let mut client = sheep.client();
+    let header = Request::new_vdi(&vdi_name("hyper"), &NewVdi::default()).header(1);
+    let fields = VdiFields { vdi_size: 1 << 50, store_policy: 1, ..VdiFields::default() };
+    let (reply, _) = client.call_header(&header.with_vdi(&fields), &vdi_name("hyper").field());
+    let vid = VdiId::new(reply.vdi().vdi_id).unwrap();
+    assert_eq!(client.entry(vid, 0).to_le_bytes(), *b"tb\x01\0", "an empty leaf");
+    assert_eq!(client.status(&Request::create(vid, 9, extent(0, 1)), b"x"), Status::Success);
+    assert_eq!(client.call_header(&index_write(vid, 3, 1), &[0; 4]).0.status, Status::InvalidParms);
+    assert_eq!(sheep.bugs("hyper_index"), 1);
+    let vdi = VdiRef { name: vdi_name("hyper"), generation: Generation::Working };
+    assert_eq!(client.status(&Request::del_vdi(&vdi), &[]), Status::Success);
+    assert!(!exists(&mut client, ObjectId::data(vid, 9)));
+    assert_eq!(client.find("hyper", Generation::Working), Err(Status::NoVdi));
 }
 
 #[test]
@@ -354,8 +425,8 @@ fn clients_rules_are_counted_while_they_are_served() {
     let vid = client.find("disk", Generation::Working).unwrap();
     client.create(vid, 0, 0, &[1; 512]);
     let write = Request::write(vid, 0, extent(0, 512)).header(1);
-    let copies = sheepfs::wire::header::ObjFields { copies: 1, ..write.obj() };
-    let far = sheepfs::wire::header::ObjFields { offset: 4 << 20, ..write.obj() };
+    let copies = ObjFields { copies: 1, ..write.obj() };
+    let far = ObjFields { offset: 4 << 20, ..write.obj() };
     let behind = Request::create(vid, 16, extent(0, 512)).header(1);
     let mut reserved = write;
     reserved.union[18] = 1;
@@ -666,7 +737,7 @@ proptest! {
                 Step::Discard { block } => {
                     let header = RequestHeader::new(Opcode::DiscardObj, 0, 0);
                     let oid = ObjectId::data(vid, block).raw();
-                    let fields = sheepfs::wire::header::ObjFields { oid, ..Default::default() };
+                    let fields = ObjFields { oid, ..Default::default() };
                     let (reply, _) = client.call_header(&header.with_obj(&fields), &[]);
                     prop_assert_eq!(reply.status, Status::Success);
                     model.remove(&(vid.get(), block));

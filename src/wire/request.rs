@@ -353,16 +353,12 @@ impl Request {
 
     fn lookup(opcode: Opcode, vdi: &VdiRef) -> Self {
         let mut payload = vdi.name.field().to_vec();
+        payload.resize(2 * NAME_FIELD_LEN, 0);
         let mut fields = VdiFields::default();
         match &vdi.generation {
             Generation::Working => {}
-            // Without a tag, if only an empty one, a real sheep looks for it at address 0 as soon
-            // as it meets an inode that has one, and dies.
-            Generation::SnapId(id) => {
-                fields.snapid = *id;
-                payload.extend([0; NAME_FIELD_LEN]);
-            }
-            Generation::Tag(tag) => payload.extend(tag.field()),
+            Generation::SnapId(id) => fields.snapid = *id,
+            Generation::Tag(tag) => payload[NAME_FIELD_LEN..].copy_from_slice(&tag.field()),
         }
         Self::bytes(opcode, payload).vdi(&fields)
     }

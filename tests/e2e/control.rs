@@ -238,15 +238,15 @@ fn a_second_mount_point_and_bad_ones_are_refused_in_words() {
     let missing = mount.scratch().join("missing");
     let file = mount.scratch().join("file");
     fs::write(&file, "").unwrap();
-    for (point, words) in [
-        (missing, "does not exist"),
-        (file, "not a directory"),
-        (mount.path(""), "mount"),
-    ] {
-        let result = output(
-            Command::new(env!("CARGO_BIN_EXE_sheepfs"))
-                .args(["-f", "--address", cluster.address(), arg(&point)]),
-        );
+    for (point, words) in
+        [(missing, "does not exist"), (file, "not a directory"), (mount.path(""), "mount")]
+    {
+        let result = output(Command::new(env!("CARGO_BIN_EXE_sheepfs")).args([
+            "-f",
+            "--address",
+            cluster.address(),
+            arg(&point),
+        ]));
         assert_eq!(result.status.code(), Some(64), "{}", result.stderr);
         assert!(result.stderr.contains(words), "{}", result.stderr);
     }

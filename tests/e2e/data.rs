@@ -91,7 +91,10 @@ fn fsx(options: &[&str], align: u64) {
     let seed = random.next().to_string();
     let volume = mount.volume(&disk);
     let scratch = arg(mount.scratch());
-    run("fsx", &["-f", arg(&config), "-N", FSX_OPERATIONS, "-S", &seed, "-P", scratch, arg(&volume)]);
+    run(
+        "fsx",
+        &["-f", arg(&config), "-N", FSX_OPERATIONS, "-S", &seed, "-P", scratch, arg(&volume)],
+    );
     let seen = fs::read(&volume).unwrap();
     mount.reattach(&disk);
     assert!(fs::read(&volume).unwrap() == seen, "the volume changed by a new attach");

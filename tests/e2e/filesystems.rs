@@ -120,12 +120,7 @@ fn holds_a_tree(kind: &Kind, options: &[&str]) {
 }
 
 /// Mounts the file system on the volume for as long as `work` takes.
-fn with_mounted<T>(
-    mount: &Mount,
-    volume: &Path,
-    direct: bool,
-    work: impl FnOnce(&Path) -> T,
-) -> T {
+fn with_mounted<T>(mount: &Mount, volume: &Path, direct: bool, work: impl FnOnce(&Path) -> T) -> T {
     let point = mount.scratch().join("inner");
     if !direct {
         let inner = Mounted::new(&["-o", "loop", arg(volume)], point);
@@ -136,12 +131,10 @@ fn with_mounted<T>(
     work(&inner.0)
 }
 
-const EXT4: Kind = Kind {
-    make: &["mkfs.ext4", "-q", "-F"],
-    check: &["e2fsck", "-fn"],
-    direct: false,
-};
-const XFS: Kind = Kind { make: &["mkfs.xfs", "-q", "-f"], check: &["xfs_repair", "-n"], direct: false };
+const EXT4: Kind =
+    Kind { make: &["mkfs.ext4", "-q", "-F"], check: &["e2fsck", "-fn"], direct: false };
+const XFS: Kind =
+    Kind { make: &["mkfs.xfs", "-q", "-f"], check: &["xfs_repair", "-n"], direct: false };
 
 #[test]
 fn ext4_holds_a_tree() {

@@ -60,8 +60,14 @@ fn many_writers(new: &NewVdi, options: &[&str], flags: OFlag, len: u64) {
     check_pieces(&cluster.content(&disk), len);
 }
 
-const FOUR_OBJECTS: NewVdi =
-    NewVdi { size: 16 * MIB, copies: 0, copy_policy: 0, block_size_shift: 0, base: 0, snapshot: false };
+const FOUR_OBJECTS: NewVdi = NewVdi {
+    size: 16 * MIB,
+    copies: 0,
+    copy_policy: 0,
+    block_size_shift: 0,
+    base: 0,
+    snapshot: false,
+};
 
 #[test]
 fn many_writers_make_one_object() {

@@ -85,7 +85,8 @@ fn check_readers(path: &str, text: &str) {
     assert_eq!(run("grep", &["-c", "", path]).trim_end(), text.lines().count().to_string());
     let script = "import sys; sys.stdout.write(open(sys.argv[1]).read())";
     assert_eq!(run("python3", &["-c", script, path]), text);
-    let script = "import os,sys; f=os.open(sys.argv[1],0); os.lseek(f,2,0); os.write(1,os.read(f,99))";
+    let script =
+        "import os,sys; f=os.open(sys.argv[1],0); os.lseek(f,2,0); os.write(1,os.read(f,99))";
     let from_two = &text.as_bytes()[2.min(text.len())..];
     let got = run("python3", &["-c", script, path]);
     assert_eq!(got.as_bytes(), &from_two[..from_two.len().min(99)]);
@@ -152,11 +153,12 @@ fn df_shows_the_clusters_space() {
 fn read_as_nobody(mount: &Mount, path: &std::path::Path) -> Result<(), String> {
     let open_way = fs::Permissions::from_mode(0o755);
     fs::set_permissions(mount.scratch(), open_way).unwrap();
-    let result = output(
-        Command::new("setpriv")
-            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-            .args(["head", "-c", "1", arg(path)]),
-    );
+    let result =
+        output(
+            Command::new("setpriv")
+                .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+                .args(["head", "-c", "1", arg(path)]),
+        );
     if result.status.success() { Ok(()) } else { Err(result.stderr) }
 }
 
@@ -175,10 +177,14 @@ fn nobody_else_opens_a_volume_of_mode_0600() {
 
 fn succeed_as_nobody_writing(mount: &Mount, file: &str) -> String {
     let script = format!("echo disk > {}", arg(&mount.path(file)));
-    let result = output(
-        Command::new("setpriv")
-            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script]),
-    );
+    let result = output(Command::new("setpriv").args([
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "sh",
+        "-c",
+        &script,
+    ]));
     assert!(!result.status.success());
     result.stderr
 }

@@ -106,11 +106,11 @@ fn a_start_without_a_sheep_says_so() {
     minisheep.kill();
     let dir = tempfile::tempdir().unwrap();
     for options in [&["-f"][..], &[]] {
-        let result = output(
-            Command::new(env!("CARGO_BIN_EXE_sheepfs"))
-                .args(options)
-                .args(["--address", &address, arg(dir.path())]),
-        );
+        let result = output(Command::new(env!("CARGO_BIN_EXE_sheepfs")).args(options).args([
+            "--address",
+            &address,
+            arg(dir.path()),
+        ]));
         assert_eq!(result.status.code(), Some(69), "{}", result.stderr);
         assert!(result.stderr.contains(&address), "{}", result.stderr);
         assert!(!crate::mount::is_mounted(dir.path()));
@@ -121,10 +121,14 @@ fn a_start_without_a_sheep_says_so() {
 fn a_volume_to_attach_that_is_missing_ends_the_start() {
     let cluster = Cluster::mini();
     let dir = tempfile::tempdir().unwrap();
-    let result = output(
-        Command::new(env!("CARGO_BIN_EXE_sheepfs"))
-            .args(["-f", "--address", cluster.address(), "--attach", "missing", arg(dir.path())]),
-    );
+    let result = output(Command::new(env!("CARGO_BIN_EXE_sheepfs")).args([
+        "-f",
+        "--address",
+        cluster.address(),
+        "--attach",
+        "missing",
+        arg(dir.path()),
+    ]));
     assert_eq!(result.status.code(), Some(78), "{}", result.stderr);
     assert!(result.stderr.contains("missing"), "{}", result.stderr);
     assert!(!crate::mount::is_mounted(dir.path()));

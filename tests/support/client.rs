@@ -3,6 +3,7 @@
 //! Use it by `#[path = "support/client.rs"] mod client;`. Everything panics when it fails, with
 //! a time limit on every wait.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test file uses the part that it needs")]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -219,14 +220,17 @@ pub struct Minisheep {
 
 impl Minisheep {
     /// Starts it on `dir`, on any port, with a control socket, and waits until it listens. It
-    /// logs what `MINISHEEP_LOG` asks for.
+    /// says nothing on stderr unless `MINISHEEP_LOG` (a filter such as `debug`) is set.
     pub fn start(dir: &Path, arguments: &[&str]) -> Self {
         let control = dir.with_extension("control");
+        let log = std::env::var("MINISHEEP_LOG").ok();
+        let stderr = if log.is_some() { Stdio::inherit() } else { Stdio::null() };
         let mut child = Self::command(dir)
             .args(["--port", "0", "--control"])
             .arg(&control)
             .args(arguments)
-            .env("RUST_LOG", std::env::var("MINISHEEP_LOG").unwrap_or("off".into()))
+            .env("RUST_LOG", log.unwrap_or_default())
+            .stderr(stderr)
             .stdout(Stdio::piped())
             .spawn()
             .expect("minisheep starts");

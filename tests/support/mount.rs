@@ -227,11 +227,12 @@ fn pid_of(child: &Child) -> Pid {
 
 fn children_of(parent: Pid) -> Vec<Pid> {
     let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { return Vec::new() };
-    let lists = threads.flatten().filter_map(|task| {
-        fs::read_to_string(task.path().join("children")).ok()
-    });
+    let lists =
+        threads.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     lists
-        .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .flat_map(|list| {
+            list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()
+        })
         .map(Pid::from_raw)
         .collect()
 }
