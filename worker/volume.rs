@@ -54,6 +54,8 @@ pub enum Wait {
     Part(u32, PartId),
     /// A part's index entry, read again.
     Recheck(u32, PartId),
+    /// The header, since a part's index entry has become another.
+    Changed(u32, PartId, u32),
     /// A page of the index.
     Page(u32),
     /// An index update.
@@ -251,6 +253,9 @@ impl Volume {
         match wait {
             Wait::Part(object, part) => self.part_replied(object, part, verdict, io),
             Wait::Recheck(object, part) => self.rechecked(object, part, verdict, bytes, io),
+            Wait::Changed(object, part, entry) => {
+                self.changed((object, part, entry), verdict, bytes, io);
+            }
             Wait::Page(page) => self.page_replied(page, verdict, bytes, io),
             Wait::Update(update) => self.update_replied(&update, verdict, io),
             Wait::Flush(tag) => self.flush_replied(tag, status, io),

@@ -5,6 +5,7 @@ use super::sheep::{Answer, Incoming, Phase, Sheep};
 use super::{attributes, index, nodes, objects, vdis};
 use crate::wire::cluster::{CLUSTER_INFO_LEN, NODE_LEN};
 use crate::wire::header::flags;
+use crate::wire::name::NAME_FIELD_LEN;
 use crate::wire::opcode::{INTERNAL_VERSION, PUBLIC_VERSION};
 use crate::wire::{Opcode, RequestHeader, Status};
 
@@ -153,6 +154,11 @@ fn length_fits(opcode: Opcode, header: &RequestHeader) -> bool {
         Opcode::Stat => room >= nodes::COUNTERS_LEN,
         Opcode::StatRecovery => room >= nodes::RECOVERY_LEN,
         Opcode::GetVdiAttr => room >= attributes::ATTRIBUTE_LEN,
+        // A snapshot's number without a tag, if only an empty one: a real sheep reads the tag at
+        // address 0.
+        Opcode::GetVdiInfo | Opcode::LockVdi | Opcode::DelVdi => {
+            header.vdi().snapid == 0 || room != NAME_FIELD_LEN
+        }
         _ => header.has_payload() || len <= ANSWER_LEN_MAX,
     }
 }
@@ -203,9 +209,15 @@ fn reserved_cleared(header: &RequestHeader) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::header::VdiFields;
 
     fn header(opcode: Opcode, flags: u16, data_length: u32) -> RequestHeader {
         RequestHeader::new(opcode, flags, data_length)
+    }
+
+    fn by_number(opcode: Opcode, data_length: u32) -> RequestHeader {
+        let fields = VdiFields { snapid: 7, ..VdiFields::default() };
+        header(opcode, flags::WRITE, data_length).with_vdi(&fields)
     }
 
     #[test]
@@ -222,6 +234,8 @@ mod tests {
             (header(Opcode::Stat, 0, 119), Rule::BufferLength),
             (header(Opcode::StatRecovery, 0, 23), Rule::BufferLength),
             (header(Opcode::GetVdiAttr, write, 66_319), Rule::BufferLength),
+            (by_number(Opcode::LockVdi, 256), Rule::BufferLength),
+            (by_number(Opcode::GetVdiInfo, 256), Rule::BufferLength),
             (header(Opcode::NewVdi, write, 128 << 10), Rule::ClusterPayload),
             (header(Opcode::WriteObj, write | RECOVERY_FLAG, 1), Rule::RecoveryFlag),
         ] {
@@ -233,6 +247,8 @@ mod tests {
             header(Opcode::ClusterInfo, 0, 491_568),
             header(Opcode::ReleaseVdi, write, 256),
             header(Opcode::NewVdi, write, 256),
+            header(Opcode::LockVdi, write, 256),
+            by_number(Opcode::LockVdi, 512),
         ] {
             assert_eq!(deadly(&header), None, "{header:?}");
         }

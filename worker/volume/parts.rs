@@ -7,6 +7,7 @@ use super::{Io, Phase, RETRY_DELAY, Volume, Wait};
 use crate::verdict::Verdict;
 use sheepfs::ipc::{Failure, Tag};
 use sheepfs::wire::Request;
+use sheepfs::wire::inode::InodeHeader;
 use std::time::Instant;
 
 impl Volume {
@@ -124,8 +125,10 @@ impl Volume {
             Verdict::Done => {
                 part.rechecked = true;
                 let entry = bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-                if self.index.get(object) == Some(seen) {
-                    self.index.set(object, entry);
+                if entry != seen {
+                    part.state = State::Rechecking(seen);
+                    let wait = Wait::Changed(object, id, entry);
+                    return self.send(Request::read_inode_header(self.own), None, wait, io);
                 }
             }
             Verdict::Retry => part.state = State::Delayed(io.now + RETRY_DELAY),
@@ -135,6 +138,40 @@ impl Volume {
             }
         }
         self.pump(object, io);
+    }
+
+    /// An entry has changed, as after a discard. It is believed only while the
+    /// inode is still our VDI's: a deleted one has an empty index, which would
+    /// make holes of all that it held (hazard 10).
+    pub(super) fn changed(
+        &mut self,
+        (object, id, entry): (u32, PartId, u32),
+        verdict: Verdict,
+        bytes: &[u8],
+        io: &mut Io,
+    ) {
+        let ours = verdict == Verdict::Done && self.is_header_ours(bytes);
+        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(id)) else {
+            return;
+        };
+        let State::Rechecking(seen) = part.state else { return };
+        part.state = State::Waiting;
+        if verdict == Verdict::Retry {
+            part.rechecked = false;
+            part.state = State::Delayed(io.now + RETRY_DELAY);
+        } else if !ours {
+            return self.fail(Failure::Replaced, io);
+        } else if self.index.get(object) == Some(seen) {
+            self.index.set(object, entry);
+        }
+        self.pump(object, io);
+    }
+
+    /// Whether an inode's header is still that of the VDI that was attached.
+    pub(super) fn is_header_ours(&self, bytes: &[u8]) -> bool {
+        InodeHeader::decode(bytes).is_ok_and(|header| {
+            header.name == self.header.name && header.create_time == self.header.create_time
+        })
     }
 
     pub(super) fn fail_object(&mut self, object: u32, failure: Failure, io: &mut Io) {

@@ -93,7 +93,7 @@ impl Volume {
             return;
         }
         match InodeHeader::decode(bytes) {
-            Ok(header) if header.name.is_empty() => self.fail(Failure::Replaced, io),
+            Ok(_) if !self.is_header_ours(bytes) => self.fail(Failure::Replaced, io),
             Ok(header) if header.is_snapshot() => self.drain(),
             Ok(_) => self.recent.seen_unchanged(asked),
             Err(_) => {}

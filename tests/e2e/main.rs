@@ -1,0 +1,52 @@
+//! The end-to-end tests: sheepfs as a user runs it, on the real /dev/fuse, against a minisheep
+//! of each test's own, or against a real cluster when `SHEEPFS_TEST_SHEEP=host:port` names one.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`tree`] | what the tree shows, and to whom |
+//! | [`control`] | what control files take and refuse |
+//! | [`trouble`] | a sheep that is locked, unformatted, stopped or gone (minisheep only) |
+//! | [`volumes`] | a volume as a file: bounds, attributes, what it refuses |
+//! | [`calls`] | every system call, none of which may meet ENOSYS |
+//! | [`data`] | what is written is what is read: fio, fsx, a model |
+//! | [`objects`] | objects of all sizes, made by many writers at once |
+//! | [`filesystems`] | ext4 and XFS on a loop device over a volume |
+//! | [`images`] | qemu's tools, and a boot |
+//! | [`snapshots`] | VDIs that become snapshots or vanish under the mount |
+//! | [`faults`] | what a cluster in trouble answers (minisheep only) |
+//! | [`memory`] | what attached volumes cost |
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../support/boot.rs"]
+mod boot;
+#[path = "../support/cluster.rs"]
+mod cluster;
+#[path = "../support/minisheep.rs"]
+mod minisheep;
+#[path = "../support/mount.rs"]
+mod mount;
+#[path = "../support/random.rs"]
+mod random;
+#[path = "../support/tools.rs"]
+mod tools;
+#[path = "../support/wire.rs"]
+mod wire;
+
+mod calls;
+mod control;
+mod data;
+mod faults;
+mod filesystems;
+mod images;
+mod memory;
+mod objects;
+mod snapshots;
+mod tree;
+mod trouble;
+mod volumes;
+
+/// Bytes.
+const KIB: u64 = 1 << 10;
+/// Bytes.
+const MIB: u64 = 1 << 20;

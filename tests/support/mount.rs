@@ -1,0 +1,249 @@
+//! A mounted sheepfs, started as a user would start it.
+//!
+//! It is ready when the kernel lists the mount, and when it goes it must go in order: sheepfs
+//! ends with success, the mount is gone, and no process is left. When the test fails, the log is
+//! printed. A watchdog kills sheepfs when a test takes for ever: then the kernel ends all that
+//! waits for the mount, and the test fails instead of hanging.
+
+use crate::cluster::Cluster;
+use crate::minisheep::fail;
+use crate::tools::{arg, holds_in_time, start, wait_for, wait_until};
+use nix::mount::{MntFlags, umount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// After so long a test hangs.
+const LIFE_SECONDS_MAX: u64 = 400;
+const STOP_SECONDS_MAX: u64 = 30;
+
+/// A mounted sheepfs.
+#[derive(Debug)]
+pub struct Mount<'a> {
+    child: Child,
+    dir: TempDir,
+    point: PathBuf,
+    /// Dropped with the mount, which ends the watchdog.
+    _watchdog: Sender<()>,
+    /// The mount goes before its cluster does.
+    cluster: &'a Cluster,
+}
+
+impl<'a> Mount<'a> {
+    /// Mounts `cluster` with `options`, and waits until the mount is ready.
+    pub fn start(cluster: &'a Cluster, options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().join("mount");
+        fs::create_dir(&point).unwrap();
+        let child = spawn(cluster, &dir.path().join("log"), &point, options);
+        let watchdog = watch(pid_of(&child));
+        let mut mount = Self { child, dir, point, _watchdog: watchdog, cluster };
+        mount.wait_until_ready();
+        mount
+    }
+
+    /// Mounts with that volume attached.
+    pub fn with_volume(cluster: &'a Cluster, volume: &str, options: &[&str]) -> Self {
+        let mount = Self::start(cluster, options);
+        mount.attach(volume);
+        mount
+    }
+
+    fn wait_until_ready(&mut self) {
+        let (point, child) = (&self.point, &mut self.child);
+        wait_for("the mount", || {
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none(), "sheepfs ended: {ended:?}");
+            is_mounted(point)
+        });
+    }
+
+    /// The cluster it shows.
+    pub fn cluster(&self) -> &Cluster {
+        self.cluster
+    }
+
+    /// A path in the tree.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.point.join(below)
+    }
+
+    /// The file of an attached volume.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.path("volume").join(name)
+    }
+
+    /// Opens a volume for reading and writing.
+    pub fn open(&self, name: &str) -> File {
+        File::options().read(true).write(true).open(self.volume(name)).unwrap()
+    }
+
+    /// Reads a control file.
+    pub fn read(&self, below: &str) -> String {
+        fs::read_to_string(self.path(below)).unwrap_or_else(|error| panic!("{below}: {error}"))
+    }
+
+    /// Writes to a control file in one piece.
+    pub fn write(&self, below: &str, bytes: &[u8]) -> io::Result<usize> {
+        let mut file = File::options().write(true).open(self.path(below))?;
+        io::Write::write(&mut file, bytes)
+    }
+
+    /// Attaches a volume, which must succeed.
+    pub fn attach(&self, name: &str) {
+        let written = self.write("vdi/mount", name.as_bytes());
+        let written = written.unwrap_or_else(|e| panic!("attach {name}: {e}\n{}", self.log()));
+        assert_eq!(written, name.len());
+    }
+
+    /// Detaches a volume, which must succeed. It may be open for a moment longer: the kernel
+    /// tells of a close after the program that closed has gone on.
+    pub fn detach(&self, name: &str) {
+        let mut error = None;
+        let done = holds_in_time(|| {
+            error = self.write("vdi/unmount", name.as_bytes()).err();
+            error.as_ref().is_none_or(|e| e.kind() != io::ErrorKind::ResourceBusy)
+        });
+        assert!(done && error.is_none(), "detach {name}: {error:?}\n{}", self.log());
+    }
+
+    /// Detaches a volume and attaches it again.
+    pub fn reattach(&self, name: &str) {
+        self.detach(name);
+        self.attach(name);
+    }
+
+    /// What sheepfs logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// A directory outside the mount that lives as long as it.
+    pub fn scratch(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The supervisor's process.
+    pub fn supervisor(&self) -> Pid {
+        pid_of(&self.child)
+    }
+
+    /// The worker's process.
+    pub fn worker(&self) -> Pid {
+        let workers = children_of(self.supervisor());
+        let worker = workers.iter().copied().find(|pid| name_of(*pid) == "sheepfs-worker");
+        worker.unwrap_or_else(|| panic!("no worker among {workers:?}"))
+    }
+
+    fn stop(&mut self) {
+        let children = children_of(self.supervisor());
+        if !holds_in_time(|| unmounted(&self.point)) {
+            self.abandon();
+            fail(&format!("{} stays busy", self.point.display()));
+            return;
+        }
+        let deadline = Instant::now() + Duration::from_secs(STOP_SECONDS_MAX);
+        match wait_until(&mut self.child, deadline) {
+            Some(status) if status.success() => {}
+            other => {
+                self.abandon();
+                fail(&format!("sheepfs ended so after an unmount: {other:?}\n{}", self.log()));
+            }
+        }
+        let left = || children.iter().filter(|pid| is_alive(**pid)).count();
+        if !holds_in_time(|| left() == 0) {
+            fail(&format!("sheepfs left processes behind, of {children:?}"));
+        }
+    }
+
+    /// Ends it by force.
+    fn abandon(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = umount2(&self.point, MntFlags::MNT_DETACH);
+    }
+}
+
+impl Drop for Mount<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            println!("--- sheepfs's log\n{}", self.log());
+            self.abandon();
+        } else {
+            self.stop();
+        }
+    }
+}
+
+fn spawn(cluster: &Cluster, log: &Path, point: &Path, options: &[&str]) -> Child {
+    let log = File::create(log).unwrap();
+    // A test run that is killed takes its mounts with it.
+    start(
+        Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", env!("CARGO_BIN_EXE_sheepfs")])
+            .args(["-f", "--address", cluster.address()])
+            .args(options)
+            .arg(arg(point))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log),
+    )
+}
+
+/// Kills `supervisor` unless the returned sender is dropped in time.
+fn watch(supervisor: Pid) -> Sender<()> {
+    let (sender, receiver) = channel::<()>();
+    thread::spawn(move || {
+        let life = Duration::from_secs(LIFE_SECONDS_MAX);
+        if receiver.recv_timeout(life) == Err(RecvTimeoutError::Timeout) {
+            println!("a test hangs: killing sheepfs after {LIFE_SECONDS_MAX} s");
+            let _ = kill(supervisor, Signal::SIGKILL);
+        }
+    });
+    sender
+}
+
+fn unmounted(point: &Path) -> bool {
+    let _ = umount(point);
+    !is_mounted(point)
+}
+
+/// Whether the kernel lists a mount at `point`; never touches the mount itself.
+pub fn is_mounted(point: &Path) -> bool {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    mountinfo.lines().any(|line| line.split(' ').nth(4) == point.to_str())
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(child.id().try_into().unwrap())
+}
+
+fn children_of(parent: Pid) -> Vec<Pid> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { return Vec::new() };
+    let lists =
+        threads.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()
+        })
+        .map(Pid::from_raw)
+        .collect()
+}
+
+fn name_of(pid: Pid) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
+/// Whether a process runs; one that only waits to be reaped does not.
+fn is_alive(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
