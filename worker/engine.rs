@@ -1,7 +1,7 @@
 //! The worker's one owner of state: messages and replies go in, requests and
 //! messages come out, and nothing in here waits.
 
-use crate::attach::{self, Attach};
+use crate::attach::{self, Attach, Held};
 use crate::cache::Cache;
 use crate::context::{Context, Wire};
 use crate::frame::Reply;
@@ -9,6 +9,7 @@ use crate::query::{self, Part, QueryRun, send_report};
 use crate::volume::objects::Kind;
 use crate::volume::{Volume, Wait};
 use sheepfs::ipc::{Arena, Failure, FromWorker, LostReason, RawSpan, Tag, ToWorker, VolumeId};
+use sheepfs::wire::VdiId;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
@@ -63,9 +64,15 @@ impl Engine {
         match message {
             // Connecting is over before there is an engine.
             ToWorker::Connect { .. } => {}
-            ToWorker::Attach { tag, volume, name, held_lock } => {
+            ToWorker::Attach { tag, volume, name, held_lock, continues } => {
                 let (mut io, _) = self.context(around);
-                let attach = Attach::begin(tag, volume, &name, held_lock, &mut io);
+                let attach = Attach::begin(
+                    tag,
+                    volume,
+                    &name,
+                    Held { vid: VdiId::new(held_lock), continues },
+                    &mut io,
+                );
                 self.attaches.insert(tag, attach);
             }
             ToWorker::Query { tag, query } => {

@@ -277,7 +277,13 @@ impl Run {
             random: Rand(seed),
         };
         let name = VolumeName::parse(b"disk").unwrap();
-        run.tell(ToWorker::Attach { tag: Tag(0), volume: VolumeId(1), name, held_lock: 0 });
+        run.tell(ToWorker::Attach {
+            tag: Tag(0),
+            volume: VolumeId(1),
+            name,
+            held_lock: 0,
+            continues: false,
+        });
         run.settle();
         assert!(matches!(run.out.pop(), Some(FromWorker::Attached { .. })));
         run
@@ -446,4 +452,29 @@ fn a_vdi_that_was_replaced_gets_an_error_and_never_other_data() {
     let failed = Err(Failure::Replaced);
     let lost = FromWorker::Done { tag: Tag(2), outcome: failed };
     assert!(run.out.contains(&lost), "{:?}", run.out);
+}
+
+/// What a worker says to an attach of a volume that an earlier one had.
+fn attach_again(cluster: Cluster, held_lock: u32) -> FromWorker {
+    let mut run = Run::new(1, 0);
+    run.cluster = cluster;
+    let name = VolumeName::parse(b"disk").unwrap();
+    let (tag, volume) = (Tag(9), VolumeId(2));
+    run.tell(ToWorker::Attach { tag, volume, name, held_lock, continues: true });
+    run.settle();
+    run.out.pop().unwrap()
+}
+
+#[test]
+fn a_volume_in_use_is_attached_again_only_to_what_descends_from_it() {
+    let mut cluster = Cluster::new();
+    cluster.snapshot();
+    cluster.snapshot();
+    assert!(matches!(attach_again(cluster, 7), FromWorker::Attached { .. }));
+    let mut replaced = Cluster::new();
+    replaced.snapshot();
+    let made_anew = replaced.inodes.get_mut(&8).unwrap();
+    made_anew[564..568].copy_from_slice(&0u32.to_le_bytes());
+    let refused = FromWorker::Done { tag: Tag(9), outcome: Err(Failure::Replaced) };
+    assert_eq!(attach_again(replaced, 7), refused);
 }

@@ -52,7 +52,7 @@ impl Control {
         let held_lock = self.locks_left.get(&name).copied().unwrap_or(0);
         let work = Work::Attach { id, name: name.clone() };
         let tag = self.waits.add(work, callers, now + VOLUME_TIME);
-        self.send(ToWorker::Attach { tag, volume: id, name, held_lock });
+        self.send(ToWorker::Attach { tag, volume: id, name, held_lock, continues: false });
     }
 
     /// Somebody wants that volume gone.

@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Snapshots that may lie between the old vid and the new one.
-const ANCESTORS_MAX: u32 = 1000;
+pub const ANCESTORS_MAX: u32 = 1000;
 /// How often the name may still mean the old vid before that is an error: the
 /// server refuses writes a moment before it moves the name.
 const LOOKUPS_MAX: u32 = 150;
