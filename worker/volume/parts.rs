@@ -7,7 +7,7 @@ use super::{Io, Phase, RETRY_DELAY, Volume, Wait};
 use crate::verdict::Verdict;
 use sheepfs::ipc::{Failure, Tag};
 use sheepfs::wire::Request;
-use std::time::Instant;
+use sheepfs::wire::inode::InodeHeader;
 
 impl Volume {
     /// Starts what may start on an object.
@@ -119,20 +119,48 @@ impl Volume {
             return;
         };
         let State::Rechecking(seen) = part.state else { return };
+        let entry = bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        if verdict == Verdict::Done && entry != seen {
+            let request = Request::read_inode_header(self.own);
+            return self.send(request, None, Wait::Confirm(object, id, entry), io);
+        }
         part.state = State::Waiting;
         match verdict {
-            Verdict::Done => {
-                part.rechecked = true;
-                let entry = bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-                if self.index.get(object) == Some(seen) {
-                    self.index.set(object, entry);
-                }
-            }
+            Verdict::Done => part.rechecked = true,
             Verdict::Retry => part.state = State::Delayed(io.now + RETRY_DELAY),
             Verdict::Fail(failure) => self.finish_part(object, id, Some(failure), io),
             Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => {
                 self.finish_part(object, id, Some(Failure::ObjectLost), io);
             }
+        }
+        self.pump(object, io);
+    }
+
+    /// The header has come: the VDI was deleted, or only the block discarded.
+    pub(super) fn confirmed(
+        &mut self,
+        object: u32,
+        id: PartId,
+        entry: u32,
+        (verdict, bytes): (Verdict, &[u8]),
+        io: &mut Io,
+    ) {
+        let header = InodeHeader::decode(bytes);
+        if verdict != Verdict::Done {
+            // Nothing was learnt: as if the entry could not be read.
+            return self.rechecked(object, id, verdict, &[], io);
+        }
+        if !header.is_ok_and(|header| self.is_still_ours(&header)) {
+            self.finish_part(object, id, Some(Failure::Replaced), io);
+            return self.fail(Failure::Replaced, io);
+        }
+        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(id)) else {
+            return;
+        };
+        let State::Rechecking(seen) = part.state else { return };
+        (part.state, part.rechecked) = (State::Waiting, true);
+        if self.index.get(object) == Some(seen) {
+            self.index.set(object, entry);
         }
         self.pump(object, io);
     }
@@ -173,11 +201,5 @@ impl Volume {
         if op.parts_left == 0 {
             self.finish_op(tag, io);
         }
-    }
-
-    pub(super) fn delayed(&self) -> impl Iterator<Item = (Instant, u32)> + '_ {
-        self.objects
-            .iter()
-            .filter_map(|(object, queue)| queue.delayed_until().map(|until| (until, *object)))
     }
 }
