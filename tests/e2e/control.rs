@@ -8,6 +8,7 @@ use crate::{KIB, MIB};
 use nix::errno::Errno;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
 
 /// The files that can be written.
@@ -95,6 +96,19 @@ fn an_empty_name_is_refused() {
 }
 
 #[test]
+fn a_file_is_used_for_what_it_is_there() {
+    let cluster = Cluster::start();
+    let mount = Mount::start(&cluster, &[]);
+    let refused = Some(Errno::EACCES);
+    for file in ["vdi/mount", "vdi/unmount"] {
+        assert_eq!(errno(File::open(mount.path(file))), refused, "{file}");
+    }
+    for file in ["cluster/info", "node/list", "node/info", "vdi/list", "config/status"] {
+        assert_eq!(errno(mount.write(file, b"1")), refused, "{file}");
+    }
+}
+
+#[test]
 fn attaching_twice_is_success_and_one_volume() {
     let cluster = Cluster::start();
     let disk = cluster.vdi("disk", MIB);
@@ -102,7 +116,6 @@ fn attaching_twice_is_success_and_one_volume() {
     let before = fs::metadata(mount.volume(&disk)).unwrap();
     mount.attach(&disk);
     assert_eq!(fs::read_dir(mount.path("volume")).unwrap().count(), 1);
-    use std::os::unix::fs::MetadataExt;
     assert_eq!(fs::metadata(mount.volume(&disk)).unwrap().ino(), before.ino());
 }
 
@@ -161,7 +174,6 @@ fn a_snapshot_is_attached_by_tag_or_number_and_cannot_be_written() {
     for name in [format!("{disk}:before"), format!("{disk}:1")] {
         mount.attach(&name);
         let path = mount.volume(&name);
-        use std::os::unix::fs::MetadataExt;
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o444);
         assert_eq!(fs::read(&path).unwrap().len(), 1 << 20);
         let opened = File::options().write(true).open(&path);
@@ -172,7 +184,6 @@ fn a_snapshot_is_attached_by_tag_or_number_and_cannot_be_written() {
 
 #[test]
 fn a_bare_name_is_the_working_vdi_also_when_snapshots_exist() {
-    use std::os::unix::fs::FileExt;
     let cluster = Cluster::start();
     let disk = cluster.vdi("disk", MIB);
     let mount = Mount::with_volume(&cluster, &disk, &[]);

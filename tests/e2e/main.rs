@@ -17,6 +17,7 @@
 //! | [`memory`] | what attached volumes cost |
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::cast_possible_truncation, reason = "offsets in small volumes, on 64-bit machines")]
 
 #[path = "../support/boot.rs"]
 mod boot;

@@ -119,13 +119,6 @@ impl Cluster {
             real.made.lock().unwrap().push(vdi);
         }
     }
-
-    /// Forgets a VDI that the test has deleted itself.
-    pub fn forget(&self, vdi: &VdiRef) {
-        if let Self::Real(real) = self {
-            real.made.lock().unwrap().retain(|made| made != vdi);
-        }
-    }
 }
 
 impl Drop for RealCluster {

@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -33,7 +34,7 @@ pub struct Mount<'a> {
     /// Dropped with the mount, which ends the watchdog.
     _watchdog: Sender<()>,
     /// The mount goes before its cluster does.
-    cluster: &'a Cluster,
+    _cluster: PhantomData<&'a Cluster>,
 }
 
 impl<'a> Mount<'a> {
@@ -44,7 +45,7 @@ impl<'a> Mount<'a> {
         fs::create_dir(&point).unwrap();
         let child = spawn(cluster, &dir.path().join("log"), &point, options);
         let watchdog = watch(pid_of(&child));
-        let mut mount = Self { child, dir, point, _watchdog: watchdog, cluster };
+        let mut mount = Self { child, dir, point, _watchdog: watchdog, _cluster: PhantomData };
         mount.wait_until_ready();
         mount
     }
@@ -63,11 +64,6 @@ impl<'a> Mount<'a> {
             assert!(ended.is_none(), "sheepfs ended: {ended:?}");
             is_mounted(point)
         });
-    }
-
-    /// The cluster it shows.
-    pub fn cluster(&self) -> &Cluster {
-        self.cluster
     }
 
     /// A path in the tree.
