@@ -51,7 +51,9 @@ impl Barriers {
 
     /// The first delayed flush whose time has come.
     pub fn ripe(&mut self, now: Instant) -> Option<Tag> {
-        self.delayed.pop_front_if(|(until, _)| *until <= now).map(|(_, tag)| tag)
+        let (until, tag) = self.delayed.front().copied()?;
+        (until <= now).then(|| self.delayed.pop_front())?;
+        Some(tag)
     }
 
     /// When the first delayed flush is to be sent.
