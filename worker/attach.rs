@@ -21,6 +21,11 @@ use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::{Generation, VdiRef, VolumeName};
 use sheepfs::wire::{Request, Status, VdiId};
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How long to wait before a question that the cluster can't answer now is asked
+/// again.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// What we hold already, from before this worker lived.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +48,8 @@ pub struct Attach {
     found: Option<(VdiId, InodeHeader)>,
     missing: Failure,
     step: Step,
+    /// The name is to be asked for again then.
+    delayed: Option<Instant>,
 }
 
 /// What was asked last.
@@ -96,6 +103,7 @@ impl Attach {
             locked: None,
             missing: Failure::NoSuchVdi,
             step: Step::Find,
+            delayed: None,
         };
         attach.find(io);
         attach
@@ -109,6 +117,19 @@ impl Attach {
     /// What it shall be called.
     pub fn volume(&self) -> VolumeId {
         self.volume
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.delayed
+    }
+
+    /// Asks again when it is time.
+    pub fn tick(&mut self, io: &mut Context<Waiter>) {
+        if self.delayed.is_some_and(|until| until <= io.now) {
+            self.delayed = None;
+            self.find(io);
+        }
     }
 
     /// Asks for the next meaning.
@@ -154,7 +175,10 @@ impl Attach {
                 Some(vid) => self.found_vid(vid, io),
                 None => Progress::Failed(Failure::BadAnswer),
             },
-            Verdict::Retry => self.find(io),
+            Verdict::Retry => {
+                self.delayed = Some(io.now + RETRY_DELAY);
+                Progress::Going
+            }
             Verdict::SheepGone => Progress::SheepGone,
             Verdict::Fail(missing @ (Failure::NoSuchVdi | Failure::NoSuchSnapshot)) => {
                 self.missing = missing;

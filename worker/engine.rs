@@ -211,6 +211,15 @@ impl Engine {
     /// Takes a time step.
     pub fn tick(&mut self, around: &mut Surroundings) {
         let now = around.now;
+        let late = |attach: &Attach| attach.next_deadline().is_some_and(|at| at <= now);
+        let late: Vec<Tag> =
+            self.attaches.iter().filter(|(_, attach)| late(attach)).map(|(tag, _)| *tag).collect();
+        for tag in late {
+            if let Some(mut attach) = self.attaches.remove(&tag) {
+                attach.tick(&mut self.context(around).0);
+                self.attaches.insert(tag, attach);
+            }
+        }
         let (mut io, volumes) = self.context(around);
         for volume in volumes.values_mut() {
             if volume.next_deadline().is_some_and(|at| at <= now) {
@@ -221,6 +230,7 @@ impl Engine {
 
     /// When [`Self::tick`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.volumes.values().filter_map(Volume::next_deadline).min()
+        let volumes = self.volumes.values().filter_map(Volume::next_deadline);
+        volumes.chain(self.attaches.values().filter_map(Attach::next_deadline)).min()
     }
 }
