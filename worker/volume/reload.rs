@@ -360,6 +360,8 @@ impl Volume {
             }
             self.forget_if_empty(object);
         }
+        self.updates_delayed = None;
+        self.send_updates(io);
     }
 }
 
