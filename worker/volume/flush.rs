@@ -51,7 +51,8 @@ impl Barriers {
 
     /// The first delayed flush whose time has come.
     pub fn ripe(&mut self, now: Instant) -> Option<Tag> {
-        self.delayed.pop_front_if(|(until, _)| *until <= now).map(|(_, tag)| tag)
+        self.delayed_until().filter(|until| *until <= now)?;
+        self.delayed.pop_front().map(|(_, tag)| tag)
     }
 
     /// When the first delayed flush is to be sent.
