@@ -167,7 +167,8 @@ fn a_flush_that_must_wait_is_not_sent_again_at_once() {
 fn an_attach_that_must_wait_is_not_sent_again_at_once() {
     let mut run = quiet();
     let name = VolumeName::parse(b"disk").unwrap();
-    let message = ToWorker::Attach { tag: Tag(1), volume: VolumeId(2), name, held_lock: 0, continues: false };
+    let message =
+        ToWorker::Attach { tag: Tag(1), volume: VolumeId(2), name, held_lock: 0, continues: false };
     run.tell(message);
     run.answer(0, Fate::Refused(Status::CollectingCinfo));
     assert!(run.cluster.sent.is_empty());
