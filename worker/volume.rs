@@ -58,6 +58,8 @@ pub enum Wait {
     Confirm(u32, PartId, u32),
     /// A page of the index.
     Page(u32),
+    /// The header, to see whether that page was still our VDI's.
+    PageHeader(u32, Box<[u8]>),
     /// An index update.
     Update(Update),
     /// A flush.
@@ -261,6 +263,9 @@ impl Volume {
                 self.confirmed(object, part, entry, (verdict, bytes), io);
             }
             Wait::Page(page) => self.page_replied(page, verdict, bytes, io),
+            Wait::PageHeader(page, entries) => {
+                self.page_confirmed(page, &entries, (verdict, bytes), io);
+            }
             Wait::Update(update) => self.update_replied(&update, verdict, io),
             Wait::Flush(tag) => self.flush_replied(tag, status, io),
             Wait::Header(asked) => self.header_replied(asked, verdict, bytes, io),

@@ -116,6 +116,19 @@ fn a_deleted_vdi_is_not_full_of_zeros() {
     }
 }
 
+/// The same where the index was never read: a deleted VDI's index is all zeros.
+#[test]
+fn a_deleted_vdi_is_not_full_of_holes() {
+    let mut run = quiet();
+    run.cluster.delete();
+    run.read(1, 0, 512);
+    run.write(2, 4096, 512, 2);
+    run.settle();
+    assert_eq!(run.outcome(1), Err(Failure::Replaced));
+    assert_eq!(run.outcome(2), Err(Failure::Replaced));
+    assert!(run.cluster.objects.is_empty());
+}
+
 /// A block that somebody discarded under the mount is a hole (protocol 2).
 #[test]
 fn a_discarded_block_reads_as_zeros_and_is_created_again() {
@@ -256,8 +269,8 @@ fn a_volume_in_use_is_attached_again_only_to_what_descends_from_it() {
     assert!(matches!(attach_again(cluster, 7), FromWorker::Attached { .. }));
     let mut replaced = Cluster::new(SHAPE);
     replaced.snapshot();
-    let made_anew = replaced.inodes.get_mut(&8).unwrap();
-    made_anew.bytes[564..568].copy_from_slice(&0u32.to_le_bytes());
+    let made_anew = &mut replaced.inodes.get_mut(&8).unwrap().bytes;
+    made_anew[564..568].copy_from_slice(&0u32.to_le_bytes());
     let refused = FromWorker::Done { tag: Tag(9), outcome: Err(Failure::Replaced) };
     assert_eq!(attach_again(replaced, 7), refused);
 }

@@ -128,6 +128,13 @@ impl Game {
     }
 }
 
+/// Seeds from `first` on: `count`, or as many times more as the environment says,
+/// for a long run by hand.
+fn seeds(first: u64, count: u64) -> std::ops::Range<u64> {
+    let times = std::env::var("SHEEPFS_SIMULATIONS").map_or(1, |times| times.parse().unwrap());
+    first * 1_000_000..first * 1_000_000 + count * times
+}
+
 fn play(seed: u64, plan: Plan) -> Cluster {
     let mut game = Game::new(seed, plan);
     for number in 0..60 {
@@ -144,21 +151,21 @@ fn play(seed: u64, plan: Plan) -> Cluster {
 
 #[test]
 fn the_disk_equals_its_model_whatever_the_order_of_replies() {
-    let clusters: Vec<_> = (0..30).map(|seed| play(seed, PLAN)).collect();
+    let clusters: Vec<_> = seeds(0, 30).map(|seed| play(seed, PLAN)).collect();
     assert!(clusters.iter().map(|cluster| cluster.snapshots).sum::<usize>() > 30);
 }
 
 #[test]
 fn the_cache_changes_nothing() {
     let plan = Plan { cache_bytes: 1 << 17, ..PLAN };
-    (100..120).for_each(|seed| drop(play(seed, plan)));
+    seeds(100, 20).for_each(|seed| drop(play(seed, plan)));
 }
 
 /// Protocol 7.4: the server loses index entries while it makes a snapshot.
 #[test]
 fn entries_that_a_snapshot_loses_are_repaired() {
     let plan = Plan { lose_entry: true, ..PLAN };
-    let repaired: usize = (200..220).map(|seed| play(seed, plan).repaired).sum();
+    let repaired: usize = seeds(200, 20).map(|seed| play(seed, plan).repaired).sum();
     assert!(repaired > 10, "only {repaired} entries were lost and repaired");
 }
 
@@ -166,15 +173,15 @@ fn entries_that_a_snapshot_loses_are_repaired() {
 #[test]
 fn erasure_coded_and_tiny_objects_are_a_disk_too() {
     let coded = Plan { shape: Shape { copy_policy: 0x21, ..SHAPE }, ..PLAN };
-    (300..310).for_each(|seed| drop(play(seed, coded)));
+    seeds(300, 10).for_each(|seed| drop(play(seed, coded)));
     let tiny = Shape { shift: 9, len: 100 * 512 + 1, copy_policy: 0 };
-    (310..320).for_each(|seed| drop(play(seed, Plan { shape: tiny, ..PLAN })));
+    seeds(310, 10).for_each(|seed| drop(play(seed, Plan { shape: tiny, ..PLAN })));
 }
 
 /// What was answered with success stays, whatever else fails.
 #[test]
 fn failures_lose_nothing_that_was_acknowledged() {
-    for seed in 400..430 {
+    for seed in seeds(400, 30) {
         let cache_bytes = (seed % 2) << 17;
         drop(play(seed, Plan { failures: 6, cache_bytes, ..PLAN }));
     }
@@ -183,5 +190,5 @@ fn failures_lose_nothing_that_was_acknowledged() {
 #[test]
 fn a_snapshot_beside_its_disk_stays_what_it_was() {
     let plan = Plan { second: true, cache_bytes: 1 << 18, ..PLAN };
-    (500..510).for_each(|seed| drop(play(seed, plan)));
+    seeds(500, 10).for_each(|seed| drop(play(seed, plan)));
 }

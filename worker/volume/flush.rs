@@ -51,9 +51,8 @@ impl Barriers {
 
     /// The first delayed flush whose time has come.
     pub fn ripe(&mut self, now: Instant) -> Option<Tag> {
-        let (until, tag) = self.delayed.front().copied()?;
-        (until <= now).then(|| self.delayed.pop_front())?;
-        Some(tag)
+        self.delayed_until().filter(|until| *until <= now)?;
+        self.delayed.pop_front().map(|(_, tag)| tag)
     }
 
     /// When the first delayed flush is to be sent.

@@ -161,6 +161,7 @@ impl Volume {
         (part.state, part.rechecked) = (State::Waiting, true);
         if self.index.get(object) == Some(seen) {
             self.index.set(object, entry);
+            self.recent.learn(object, index::owner(entry), io.now);
         }
         self.pump(object, io);
     }

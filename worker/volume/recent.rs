@@ -50,6 +50,15 @@ impl Recent {
         self.blocks.insert(allocation.block, allocation);
     }
 
+    /// The cluster says that a block's entry is another than was believed: what
+    /// was remembered of it must not be repaired into a later index.
+    pub fn learn(&mut self, block: u32, owner: Option<VdiId>, now: Instant) {
+        match owner {
+            Some(owner) => self.push(Allocation { block, owner, at: now }),
+            None => drop(self.blocks.remove(&block)),
+        }
+    }
+
     /// The header, asked for at `asked`, was that of a working VDI.
     pub fn seen_unchanged(&mut self, asked: Instant) {
         self.blocks.retain(|_, allocation| allocation.at + SNAPSHOT_TIME_MAX > asked);
