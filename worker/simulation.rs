@@ -86,8 +86,11 @@ impl Run {
 
     fn attach(&mut self, volume: VolumeId, name: &str) {
         let name = VolumeName::parse(name.as_bytes()).unwrap();
+        // An attach does not wait for a cluster that asks for patience: it says so.
+        let patience = std::mem::take(&mut self.patience);
         self.tell(ToWorker::Attach { tag: Tag(0), volume, name, held_lock: 0, continues: false });
         self.settle();
+        self.patience = patience;
         assert!(matches!(self.out.pop(), Some(FromWorker::Attached { .. })));
     }
 

@@ -192,12 +192,6 @@ impl Request {
         Self::plain(Opcode::ReadObj, len, |header| header.with_obj(&fields))
     }
 
-    /// Asks whether a data object exists: a read of no bytes.
-    #[must_use]
-    pub fn probe(vid: VdiId, index: u32) -> Self {
-        Self::read(vid, index, Extent { offset: 0, len: 0 })
-    }
-
     /// Reads the reference count of one block: generation and count, `i32` each.
     #[must_use]
     pub fn read_gref(vid: VdiId, index: u32) -> Self {

@@ -3,8 +3,8 @@
 //! ```text
 //!  Lookup ──> Header ──> (Ancestor)* ──> Lock ──> Repair: page by page ──> done
 //!    ^          │                          │               │
-//!    └── the name still means the old vid: later           └─ lost entry: Probe,
-//!                                                             Entry, OldEntry,
+//!    └── the name still means the old vid: later           └─ lost entry: Entry,
+//!                                                             OldEntry,
 //!                                                             OldGref, Gref
 //! ```
 //!
@@ -13,7 +13,9 @@
 //! its data is not ours to show (hazard 10). The lock stays with the old vid, so
 //! the new one is locked before the old is released (protocol 13.4). Then every
 //! block allocated lately is looked up in the new index; an entry that the server
-//! lost is written again, with its reference counts, before anything goes on.
+//! lost is written again, with its reference counts, before anything goes on. That
+//! is done without asking whether its object is there: what was acknowledged must
+//! be listed, so that a lost object is an error and never zeros.
 
 use super::index::{Index, PAGE_ENTRIES};
 use super::recent::Allocation;
@@ -61,7 +63,6 @@ enum Step {
     Lock,
     Release,
     Page(u32),
-    Probe,
     Entry,
     OldEntry,
     OldGref,
@@ -119,8 +120,6 @@ impl Volume {
         match on_object(status) {
             Verdict::Done => self.advance(step, bytes, vid, io),
             Verdict::Retry => self.ask_later(step, io),
-            // The object was discarded since: there is nothing to repair.
-            Verdict::Recheck if step == Step::Probe => self.nothing_to_repair(io),
             Verdict::Fail(Failure::Locked) if step == Step::Lock => {
                 self.fail(Failure::LockLost, io)
             }
@@ -143,7 +142,6 @@ impl Volume {
             Step::Lock => self.locked(vid, io),
             Step::Release => self.next_page(io),
             Step::Page(page) => self.compare_page(page, bytes, io),
-            Step::Probe => self.ask(Step::Entry, io),
             Step::Entry => self.ask(Step::OldEntry, io),
             Step::OldEntry => self.found_old_entry(bytes, io),
             Step::OldGref => self.raise_old_gref(bytes, io),
@@ -169,7 +167,6 @@ impl Volume {
             Step::Lock => Some(Request::lock_vdi(&name)),
             Step::Release => Some(Request::release_vdi(own)),
             Step::Page(page) => Some(Request::read_index(new, page * PAGE_ENTRIES, PAGE_ENTRIES)),
-            Step::Probe => Some(Request::probe(owner, block)),
             Step::Entry => Request::write_index(new, block, 1, owner),
             Step::OldEntry => Some(Request::read_index(own, block, 1)),
             Step::OldGref => Some(Request::read_gref(own, block)),
@@ -290,7 +287,7 @@ impl Volume {
         if reload.lost.is_empty() {
             self.next_page(io);
         } else {
-            self.ask(Step::Probe, io);
+            self.ask(Step::Entry, io);
         }
     }
 
@@ -322,13 +319,6 @@ impl Volume {
             reload.checked.push(Allocation { at: io.now, ..lost });
             tracing::warn!(volume = %self.name, block = lost.block, "repaired an index entry that a snapshot had lost");
         }
-        self.repair_or_read_on(io);
-    }
-
-    /// The first lost entry's object was discarded since.
-    fn nothing_to_repair(&mut self, io: &mut Io) {
-        let Phase::Reloading(reload) = &mut self.phase else { return };
-        reload.lost.pop_front();
         self.repair_or_read_on(io);
     }
 
