@@ -367,14 +367,17 @@ fn pipelined_requests_overtake_each_other() {
     let mut client = sheep.client();
     let vid = client.find("disk", Generation::Working).unwrap();
     client.create(vid, 0, 0, &[7; 4096]);
-    sheep.control("delay ms=200 opcode=read count=1");
+    sheep.control("delay ms=600000 opcode=read count=1");
     let ids: Vec<_> =
         (0..64).map(|_| client.send(&Request::read(vid, 0, extent(0, 4096)), &[])).collect();
     let mut answers = Vec::new();
-    for _ in &ids {
+    for left in (0..ids.len()).rev() {
         let (reply, payload) = client.receive().unwrap();
         assert_eq!((reply.status, payload), (Status::Success, vec![7; 4096]));
         answers.push(reply.id);
+        if left == 1 {
+            assert_eq!(sheep.control("hurry"), "ok\n");
+        }
     }
     assert_ne!(answers, ids, "the delayed one came late");
     answers.sort_unstable();
@@ -516,7 +519,7 @@ fn an_abandoned_connections_changes_are_not_held_against_its_client() {
     let mut first = sheep.client();
     let vid = first.find("disk", Generation::Working).unwrap();
     first.create(vid, 0, 0, &[1; 4096]);
-    sheep.control("delay ms=400 opcode=write count=1");
+    sheep.control("delay ms=600000 opcode=write count=1");
     first.send(&Request::write(vid, 0, extent(0, 512)), &[2; 512]);
     wait_for("the write", || count(&sheep.control("fired"), "delay#1") == 1);
     drop(first);
@@ -526,6 +529,7 @@ fn an_abandoned_connections_changes_are_not_held_against_its_client() {
         assert_eq!(second.write(vid, 0, 0, &[3; 512]), Status::Success);
         sheep.all_bugs().is_empty()
     });
+    sheep.control("hurry");
     // What the gateway has read it does, although nobody waits for it (protocol 17.6).
     wait_for("the late write", || second.read(vid, 0, 0, 512).unwrap() == [2; 512]);
 }
@@ -630,10 +634,12 @@ fn late_reclaim_takes_an_object_that_was_made_again() {
     let mut client = sheep.client();
     let vid = client.find("disk", Generation::Working).unwrap();
     client.create(vid, 0, 0, b"old");
-    sheep.control("late-reclaim ms=100");
+    sheep.control("late-reclaim ms=600000");
     assert_eq!(client.call_header(&index_write(vid, 0, 1), &[0; 4]).0.status, Status::Success);
     assert_eq!(client.create(vid, 0, 0, b"new"), Status::Success);
     assert_eq!(count(&sheep.control("fired"), "late-reclaim#1"), 1);
+    assert_eq!(client.read(vid, 0, 0, 3).unwrap(), b"new");
+    sheep.control("hurry");
     wait_for("the new object to vanish", || client.read(vid, 0, 0, 3) == Err(Status::NoObj));
 }
 

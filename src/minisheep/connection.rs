@@ -52,7 +52,7 @@ impl Receiver<'_> {
     }
 
     fn receive(&mut self) -> io::Result<Received> {
-        if self.stream.fill_buf()?.is_empty() {
+        if self.has_ended()? {
             return Ok(Received::End);
         }
         let mut bytes = [0; HEADER_LEN];
@@ -67,6 +67,17 @@ impl Receiver<'_> {
             Buffer::default()
         };
         Ok(Received::Request(Incoming { header, payload }))
+    }
+
+    /// Waits for the first byte of a request.
+    fn has_ended(&mut self) -> io::Result<bool> {
+        loop {
+            match self.stream.fill_buf() {
+                Ok(bytes) => return Ok(bytes.is_empty()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn payload(&mut self, len: usize) -> io::Result<Buffer> {

@@ -8,12 +8,11 @@ pub mod parse;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tracing::{error, info};
 
 use self::parse::{Command, Filter, Kind};
-use super::hooks::{After, Before, Hooks};
+use super::hooks::{After, Before, Delay, Hooks};
 use super::sheep::Sheep;
 use super::vdis;
 use crate::wire::inode::{GREF_OFFSET, INDEX_OFFSET, gref_offset, index_offset};
@@ -52,6 +51,8 @@ struct State {
     faults: Vec<Fault>,
     asked: usize,
     paused: bool,
+    /// How often delays were cut short.
+    hurried: u64,
     /// Blocks whose index entries were written last, with the inode's vid.
     recent: Vec<(u32, u32)>,
 }
@@ -60,7 +61,7 @@ struct State {
 #[derive(Debug, Default)]
 pub struct Faults {
     state: Mutex<State>,
-    resumed: Condvar,
+    changed: Condvar,
     active: AtomicBool,
 }
 
@@ -79,6 +80,7 @@ impl Faults {
             Command::Add(kind, filter) => answer = self.add(sheep, kind, filter),
             Command::Pause => self.change(|state| state.paused = true),
             Command::Resume => self.change(|state| state.paused = false),
+            Command::Hurry => self.change(|state| state.hurried += 1),
             Command::Clear => self.change(|state| {
                 state.paused = false;
                 state.faults.clear();
@@ -128,7 +130,7 @@ impl Faults {
         change(&mut state);
         self.active.store(state.paused || !state.faults.is_empty(), Ordering::Relaxed);
         drop(state);
-        self.resumed.notify_all();
+        self.changed.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -139,13 +141,14 @@ impl Faults {
     fn strike(&self, request: &RequestHeader) -> (Before, Option<Kind>, Vec<(u32, u32)>) {
         let mut state = self.lock();
         while state.paused {
-            state = self.resumed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let recent = state.recent.clone();
+        let since = state.hurried;
         let mut snapshot = None;
         for fault in &mut state.faults {
             let before = match &fault.kind {
-                Kind::DelayBefore(delay) => Before::Delay(*delay),
+                Kind::DelayBefore(time) => Before::Delay(Delay { time: *time, since }),
                 Kind::Status(status) => Before::Answer(*status),
                 Kind::DropBefore => Before::Drop,
                 Kind::Snapshot { .. } if !is_change(request) => continue,
@@ -186,9 +189,10 @@ impl Hooks for Faults {
         }
         let mut state = self.lock();
         remember(&mut state.recent, request);
+        let since = state.hurried;
         for fault in &mut state.faults {
             let after = match fault.kind {
-                Kind::DelayAfter(delay) => After::Delay(delay),
+                Kind::DelayAfter(time) => After::Delay(Delay { time, since }),
                 Kind::DropAfter => After::Drop,
                 Kind::Reorder(limit) => After::Swap(limit),
                 _ => continue,
@@ -200,15 +204,22 @@ impl Hooks for Faults {
         After::Send
     }
 
-    fn put_off_reclaim(&self, references: usize) -> Option<Duration> {
+    fn pass(&self, delay: Delay) {
+        let waits = |state: &mut State| state.hurried == delay.since;
+        let wait = self.changed.wait_timeout_while(self.lock(), delay.time, waits);
+        drop(wait.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn put_off_reclaim(&self, references: usize) -> Option<Delay> {
         if !self.are_active() {
             return None;
         }
         let mut state = self.lock();
+        let since = state.hurried;
         state.faults.iter_mut().find_map(|fault| match fault.kind {
-            Kind::LateReclaim(delay) => {
+            Kind::LateReclaim(time) => {
                 fault.fired += references as u64;
-                Some(delay)
+                Some(Delay { time, since })
             }
             _ => None,
         })

@@ -5,10 +5,20 @@
 //! brings others ([`super::faults`]).
 
 use std::fmt::Debug;
+use std::thread;
 use std::time::Duration;
 
 use super::sheep::Sheep;
 use crate::wire::{RequestHeader, Status};
+
+/// A time to let pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delay {
+    /// How long.
+    pub time: Duration,
+    /// Which end of delays on request would be too early for this one; the hooks' business.
+    pub since: u64,
+}
 
 /// What becomes of a request that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +26,7 @@ pub enum Before {
     /// It is carried out.
     Go,
     /// It is carried out so much later, even if its connection is gone by then.
-    Delay(Duration),
+    Delay(Delay),
     /// Its connection is closed instead.
     Drop,
     /// It is answered so instead.
@@ -29,7 +39,7 @@ pub enum After {
     /// It is sent.
     Send,
     /// It is sent so much later.
-    Delay(Duration),
+    Delay(Delay),
     /// Its connection is closed instead.
     Drop,
     /// It is sent after the next answer on its connection, or after so long.
@@ -53,8 +63,13 @@ pub trait Hooks: Debug + Send + Sync {
         After::Send
     }
 
+    /// Lets the time of a delay pass.
+    fn pass(&self, delay: Delay) {
+        thread::sleep(delay.time);
+    }
+
     /// So many references are about to be given up: how long to put that off.
-    fn put_off_reclaim(&self, _references: usize) -> Option<Duration> {
+    fn put_off_reclaim(&self, _references: usize) -> Option<Delay> {
         None
     }
 }

@@ -8,7 +8,6 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use tracing::error;
 
@@ -63,11 +62,15 @@ impl References {
         }
     }
 
-    /// As [`References::drop_all`], later, as the original's background queue may do it.
-    pub fn drop_late(self: &Arc<Self>, references: Vec<Reference>, delay: Duration) {
+    /// As [`References::drop_all`], after `wait`, as the original's background queue may do it.
+    pub fn drop_after(
+        self: &Arc<Self>,
+        references: Vec<Reference>,
+        wait: impl FnOnce() + Send + 'static,
+    ) {
         let this = Arc::clone(self);
         thread::spawn(move || {
-            thread::sleep(delay);
+            wait();
             this.drop_all(&references);
         });
     }

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use super::connection::{Connection, Received};
 use super::dispatch;
-use super::hooks::{After, Before};
+use super::hooks::{After, Before, Delay};
 use super::inflight::{Change, Ticket};
 use super::queue::Queue;
 use super::sheep::{Answer, Incoming, Phase, Sheep};
@@ -214,10 +214,10 @@ impl Service {
         }
     }
 
-    fn later(self: &Arc<Self>, delay: Duration, then: impl FnOnce(&Arc<Self>) + Send + 'static) {
+    fn later(self: &Arc<Self>, delay: Delay, then: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let this = Arc::clone(self);
         thread::spawn(move || {
-            thread::sleep(delay);
+            this.sheep.hooks.pass(delay);
             then(&this);
         });
     }

@@ -200,7 +200,10 @@ impl Sheep {
         }
         match self.hooks.put_off_reclaim(references.len()) {
             None => self.references.drop_all(&references),
-            Some(delay) => self.references.drop_late(references, delay),
+            Some(delay) => {
+                let hooks = Arc::clone(&self.hooks);
+                self.references.drop_after(references, move || hooks.pass(delay));
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test file uses the part that it needs")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use sheepfs::wire::request::{Extent, NewVdi};
 use sheepfs::wire::{HEADER_LEN, ReplyHeader, Request, RequestHeader, Status, VdiId, VdiName};
 
 /// No answer takes longer, or the test has failed.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A connection to a sheep.
 pub struct Client {
@@ -73,7 +73,9 @@ impl Client {
             match self.stream.read(&mut header[filled..]) {
                 Ok(0) => return None,
                 Ok(len) => filled += len,
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                // A read with a time limit ends so when the machine was suspended.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("no answer: {error}"),
             }
         }

@@ -8,6 +8,7 @@
 //! late-reclaim [ms=1000]                 give references up so much later
 //! snapshot NAME TAG [after=N] [lose=N] [FILTER]
 //! pause, resume                          hold all requests
+//! hurry                                  end the delays that are running
 //! fired, bugs, stats                     lines of `word number`
 //! clear, clear-bugs
 //! ```
@@ -106,6 +107,8 @@ pub enum Command {
     Pause,
     /// Go on with them.
     Resume,
+    /// End the delays that are running.
+    Hurry,
     /// How often each fault fired.
     Fired,
     /// Which rules were broken how often.
@@ -142,6 +145,7 @@ pub fn parse(line: &str) -> Result<Command, ParseError> {
     match verb {
         "pause" => return Ok(Command::Pause),
         "resume" => return Ok(Command::Resume),
+        "hurry" => return Ok(Command::Hurry),
         "fired" => return Ok(Command::Fired),
         "bugs" => return Ok(Command::Bugs),
         "stats" => return Ok(Command::Stats),
