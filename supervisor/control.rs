@@ -17,6 +17,7 @@
 //! That of a worker is in [`worker`], that of the end in [`ending`].
 
 mod again;
+mod closing;
 mod ending;
 mod parked;
 mod query;
@@ -66,6 +67,8 @@ pub enum Input {
     NotMounted(Failed),
     /// Nothing is in flight, and an unmounting that was begun is over.
     Drained,
+    /// A program closed a volume.
+    Closed,
     /// The kernel ended the session.
     Unmounted,
     /// A signal came.
@@ -147,6 +150,8 @@ pub struct Control {
     replaced: BTreeSet<VolumeId>,
     /// Locks of ours whose volumes were detached while no worker lived.
     locks_left: BTreeMap<VolumeName, u32>,
+    /// Who waits for a volume to be closed, to detach it.
+    closing: Vec<closing::Closing>,
     totals: Totals,
     effects: Vec<Effect>,
 }
@@ -184,6 +189,7 @@ impl Control {
             retry_at: None,
             replaced: BTreeSet::new(),
             locks_left: BTreeMap::new(),
+            closing: Vec::new(),
             totals: Totals::default(),
             effects: Vec::new(),
         }
@@ -202,6 +208,7 @@ impl Control {
             Input::Mounted => self.mounted(),
             Input::NotMounted(failed) => self.end(Err(failed), now),
             Input::Drained => self.drained(now),
+            Input::Closed => self.closed(now),
             Input::Unmounted => self.unmounted(now),
             Input::Stop => self.stop(now),
         }
@@ -211,7 +218,12 @@ impl Control {
 
     /// When the next [`Input::Tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
-        let own = [self.session.deadline(), self.retry_at, self.ending_deadline()];
+        let own = [
+            self.session.deadline(),
+            self.retry_at,
+            self.ending_deadline(),
+            self.closing_deadline(),
+        ];
         own.into_iter().flatten().chain(self.waits.next_deadline()).min()
     }
 
@@ -220,6 +232,7 @@ impl Control {
             self.give_up(tag, now);
         }
         self.tick_worker(now);
+        self.tick_closing(now);
         self.tick_ending(now);
     }
 

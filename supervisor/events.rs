@@ -62,6 +62,8 @@ pub enum Event {
         /// Which worker.
         generation: u64,
     },
+    /// A volume was closed that nobody has open now.
+    Closed,
     /// The kernel ended the session: somebody unmounted.
     Unmounted,
     /// A signal asks to unmount and stop.

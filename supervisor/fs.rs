@@ -251,7 +251,8 @@ impl Filesystem for SheepFs {
         reply: ReplyEmpty,
     ) {
         match self.volume(ino) {
-            Some(volume) => volume.closed(),
+            Some(volume) if volume.closed() => self.events.tell(Event::Closed),
+            Some(_) => {}
             None => self.texts.close(fh),
         }
         reply.ok();

@@ -57,9 +57,9 @@ impl Volume {
         self.opens.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a close.
-    pub fn closed(&self) {
-        self.opens.fetch_sub(1, Ordering::Relaxed);
+    /// Counts a close. `true`: nobody has it open now.
+    pub fn closed(&self) -> bool {
+        self.opens.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
     /// Whether somebody has it open.

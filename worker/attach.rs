@@ -15,11 +15,26 @@ use crate::context::Context;
 use crate::engine::Waiter;
 use crate::verdict::{Verdict, on_lookup, on_object};
 use crate::volume::Volume;
+use crate::volume::reload::ANCESTORS_MAX;
 use sheepfs::ipc::{Failure, Tag, VolumeId};
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::{Generation, VdiRef, VolumeName};
 use sheepfs::wire::{Request, Status, VdiId};
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How long to wait before a question that the cluster can't answer now is asked
+/// again.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// What we hold already, from before this worker lived.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// The vid whose lock is ours.
+    pub vid: Option<VdiId>,
+    /// Whether the volume is in use, so that only this VDI will do.
+    pub continues: bool,
+}
 
 /// An attach under way.
 #[derive(Debug)]
@@ -27,11 +42,14 @@ pub struct Attach {
     tag: Tag,
     volume: VolumeId,
     meanings: VecDeque<VdiRef>,
-    /// The vid whose lock we held before this worker lived.
-    held: Option<VdiId>,
+    held: Held,
     locked: Option<VdiId>,
+    /// The VDI, while its ancestors are looked at.
+    found: Option<(VdiId, InodeHeader)>,
     missing: Failure,
     step: Step,
+    /// The name is to be asked for again then.
+    delayed: Option<Instant>,
 }
 
 /// What was asked last.
@@ -43,6 +61,8 @@ enum Step {
     Lock,
     /// The header of that vid.
     Header(VdiId),
+    /// The header of an ancestor of that vid, and how far it is.
+    Ancestor(u32),
     /// The end of a lock: the old one, or the one that was taken for nothing.
     Release(After),
 }
@@ -71,17 +91,19 @@ impl Attach {
         tag: Tag,
         volume: VolumeId,
         name: &VolumeName,
-        held: u32,
+        held: Held,
         io: &mut Context<Waiter>,
     ) -> Self {
         let mut attach = Self {
             tag,
             volume,
             meanings: name.meanings().into(),
-            held: VdiId::new(held),
+            held,
+            found: None,
             locked: None,
             missing: Failure::NoSuchVdi,
             step: Step::Find,
+            delayed: None,
         };
         attach.find(io);
         attach
@@ -97,11 +119,24 @@ impl Attach {
         self.volume
     }
 
+    /// When [`Self::tick`] has something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.delayed
+    }
+
+    /// Asks again when it is time.
+    pub fn tick(&mut self, io: &mut Context<Waiter>) {
+        if self.delayed.is_some_and(|until| until <= io.now) {
+            self.delayed = None;
+            self.find(io);
+        }
+    }
+
     /// Asks for the next meaning.
     fn find(&mut self, io: &mut Context<Waiter>) -> Progress {
         let Some(vdi) = self.meanings.front() else { return Progress::Failed(self.missing) };
         let working = vdi.generation == Generation::Working;
-        let (step, request) = if working && self.held.is_none() {
+        let (step, request) = if working && self.held.vid.is_none() {
             (Step::Lock, Request::lock_vdi(vdi))
         } else {
             (Step::Find, Request::get_vdi_info(vdi))
@@ -126,6 +161,7 @@ impl Attach {
         match self.step {
             Step::Find | Step::Lock => self.found(status, vid, io),
             Step::Header(vid) => self.header(vid, status, bytes, io),
+            Step::Ancestor(depth) => self.ancestor(depth, status, bytes, io),
             Step::Release(After::ReadHeader(vid)) => {
                 self.ask(Step::Header(vid), Request::read_inode_header(vid), io)
             }
@@ -139,7 +175,10 @@ impl Attach {
                 Some(vid) => self.found_vid(vid, io),
                 None => Progress::Failed(Failure::BadAnswer),
             },
-            Verdict::Retry => self.find(io),
+            Verdict::Retry => {
+                self.delayed = Some(io.now + RETRY_DELAY);
+                Progress::Going
+            }
             Verdict::SheepGone => Progress::SheepGone,
             Verdict::Fail(missing @ (Failure::NoSuchVdi | Failure::NoSuchSnapshot)) => {
                 self.missing = missing;
@@ -153,7 +192,7 @@ impl Attach {
 
     fn found_vid(&mut self, vid: VdiId, io: &mut Context<Waiter>) -> Progress {
         let working = self.meanings.front().filter(|vdi| vdi.generation == Generation::Working);
-        match (self.step, self.held, working) {
+        match (self.step, self.held.vid, working) {
             (Step::Lock, _, _) => self.locked = Some(vid),
             (_, Some(held), Some(_)) if held == vid => self.locked = Some(vid),
             // It became a snapshot while no worker lived: lock the new vid.
@@ -163,7 +202,7 @@ impl Attach {
             }
             _ => {}
         }
-        match self.held.filter(|held| self.locked.is_some_and(|locked| locked != *held)) {
+        match self.held.vid.filter(|held| self.locked.is_some_and(|locked| locked != *held)) {
             Some(held) => {
                 self.ask(Step::Release(After::ReadHeader(vid)), Request::release_vdi(held), io)
             }
@@ -186,8 +225,41 @@ impl Attach {
             }
         };
         match decoded.and_then(|header| header.check_usable(vid).map(|()| header)) {
+            Ok(header) if self.held.continues && self.held.vid.is_some_and(|held| held != vid) => {
+                let parent = header.parent_vdi_id;
+                self.found = Some((vid, header));
+                self.walk_to(parent, 0, io)
+            }
             Ok(header) => self.attached(vid, header, io),
             Err(cause) => self.give_up(Failure::Unusable(cause), io),
+        }
+    }
+
+    /// Looks whether a VDI in use is what the name's new vid was made from.
+    fn walk_to(&mut self, parent: u32, depth: u32, io: &mut Context<Waiter>) -> Progress {
+        match VdiId::new(parent) {
+            Some(vid) if self.held.vid == Some(vid) => match self.found.take() {
+                Some((vid, header)) => self.attached(vid, header, io),
+                None => self.give_up(Failure::BadAnswer, io),
+            },
+            Some(vid) if depth < ANCESTORS_MAX => {
+                self.ask(Step::Ancestor(depth + 1), Request::read_inode_header(vid), io)
+            }
+            Some(_) | None => self.give_up(Failure::Replaced, io),
+        }
+    }
+
+    fn ancestor(
+        &mut self,
+        depth: u32,
+        status: Status,
+        bytes: &[u8],
+        io: &mut Context<Waiter>,
+    ) -> Progress {
+        match (on_object(status), InodeHeader::decode(bytes)) {
+            (Verdict::Done, Ok(header)) => self.walk_to(header.parent_vdi_id, depth, io),
+            (Verdict::SheepGone, _) => Progress::SheepGone,
+            (_, _) => self.give_up(Failure::Replaced, io),
         }
     }
 

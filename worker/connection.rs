@@ -296,3 +296,6 @@ fn lost(error: &io::Error) -> LostReason {
 fn count(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The worker's one owner of state: messages and replies go in, requests and
 //! messages come out, and nothing in here waits.
 
-use crate::attach::{self, Attach};
+use crate::attach::{self, Attach, Held};
 use crate::cache::Cache;
 use crate::context::{Context, Wire};
 use crate::frame::Reply;
@@ -9,6 +9,7 @@ use crate::query::{self, Part, QueryRun, send_report};
 use crate::volume::objects::Kind;
 use crate::volume::{Volume, Wait};
 use sheepfs::ipc::{Arena, Failure, FromWorker, LostReason, RawSpan, Tag, ToWorker, VolumeId};
+use sheepfs::wire::VdiId;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
@@ -63,9 +64,15 @@ impl Engine {
         match message {
             // Connecting is over before there is an engine.
             ToWorker::Connect { .. } => {}
-            ToWorker::Attach { tag, volume, name, held_lock } => {
+            ToWorker::Attach { tag, volume, name, held_lock, continues } => {
                 let (mut io, _) = self.context(around);
-                let attach = Attach::begin(tag, volume, &name, held_lock, &mut io);
+                let attach = Attach::begin(
+                    tag,
+                    volume,
+                    &name,
+                    Held { vid: VdiId::new(held_lock), continues },
+                    &mut io,
+                );
                 self.attaches.insert(tag, attach);
             }
             ToWorker::Query { tag, query } => {
@@ -204,6 +211,15 @@ impl Engine {
     /// Takes a time step.
     pub fn tick(&mut self, around: &mut Surroundings) {
         let now = around.now;
+        let late = |attach: &Attach| attach.next_deadline().is_some_and(|at| at <= now);
+        let late: Vec<Tag> =
+            self.attaches.iter().filter(|(_, attach)| late(attach)).map(|(tag, _)| *tag).collect();
+        for tag in late {
+            if let Some(mut attach) = self.attaches.remove(&tag) {
+                attach.tick(&mut self.context(around).0);
+                self.attaches.insert(tag, attach);
+            }
+        }
         let (mut io, volumes) = self.context(around);
         for volume in volumes.values_mut() {
             if volume.next_deadline().is_some_and(|at| at <= now) {
@@ -214,6 +230,7 @@ impl Engine {
 
     /// When [`Self::tick`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.volumes.values().filter_map(Volume::next_deadline).min()
+        let volumes = self.volumes.values().filter_map(Volume::next_deadline);
+        volumes.chain(self.attaches.values().filter_map(Attach::next_deadline)).min()
     }
 }

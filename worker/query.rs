@@ -48,6 +48,7 @@ pub struct QueryRun {
     tag: Tag,
     query: Query,
     nodes: Vec<Node>,
+    nodes_done: bool,
     spaces: Vec<Option<StoreSpace>>,
     spaces_left: usize,
     epochs: u32,
@@ -62,6 +63,7 @@ impl QueryRun {
             tag,
             query,
             nodes: Vec::new(),
+            nodes_done: false,
             spaces: Vec::new(),
             spaces_left: 0,
             epochs: 0,
@@ -140,6 +142,7 @@ impl QueryRun {
             Ok(nodes) => self.nodes = nodes,
             Err(_) => return Progress::Failed(Failure::BadAnswer),
         }
+        self.nodes_done = true;
         match self.query {
             Query::Nodes => {
                 Progress::Done(Report::Nodes(NodeReport { nodes: std::mem::take(&mut self.nodes) }))
@@ -176,7 +179,7 @@ impl QueryRun {
     }
 
     fn space_report(&mut self) -> Progress {
-        if self.spaces_left > 0 || !self.vdis_done || self.nodes.is_empty() {
+        if self.spaces_left > 0 || !self.vdis_done || !self.nodes_done {
             return Progress::Going;
         }
         let answered = self.spaces.iter().flatten();

@@ -96,12 +96,16 @@ impl Session {
         }
     }
 
+    /// What was answered before the sheep is lost still counts, and is told: a
+    /// write that was carried out must not fail.
     fn turn(&mut self) -> Result<(), End> {
         let ready = self.wait()?;
         let now = Instant::now();
         let mut replies = Vec::new();
+        let mut lost = Ok(());
         for id in ready.connections {
-            self.sheep.ready(id, &self.arena, &mut replies).map_err(End::Sheep)?;
+            let outcome = self.sheep.ready(id, &self.arena, &mut replies);
+            lost = lost.and(outcome);
         }
         self.sheep.expire(now, &mut replies);
         let mut out = Vec::new();
@@ -112,17 +116,21 @@ impl Session {
             now,
         };
         for reply in &replies {
-            self.engine.reply(reply, around).map_err(End::Sheep)?;
+            let outcome = self.engine.reply(reply, around);
+            lost = lost.and(outcome);
         }
-        while ready.channel
-            && let Some(message) = self.channel.receive()?
-        {
-            self.engine.message(message, around);
+        if lost.is_ok() {
+            while ready.channel
+                && let Some(message) = self.channel.receive()?
+            {
+                self.engine.message(message, around);
+            }
+            self.engine.tick(around);
+            lost = self.sheep.flush(&self.arena);
         }
-        self.engine.tick(around);
         self.outbox.extend(out);
-        self.sheep.flush(&self.arena).map_err(End::Sheep)?;
-        self.send_messages()
+        self.send_messages()?;
+        lost.map_err(End::Sheep)
     }
 
     fn send_messages(&mut self) -> Result<(), End> {
@@ -212,5 +220,48 @@ pub fn next_message(channel: &WorkerEnd) -> Result<ToWorker, End> {
             return Ok(message);
         }
         poll_until(&mut [PollFd::new(channel.as_fd(), PollFlags::POLLIN)], None)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sheepfs::ipc::{Query, Tag, channel::pair};
+    use sheepfs::wire::header::{ReplyHeader, RequestHeader};
+    use sheepfs::wire::{HEADER_LEN, Status};
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    /// Answers a request that has no payload, with success and nothing more.
+    fn answer(peer: &mut TcpStream) {
+        let mut request = [0; HEADER_LEN];
+        peer.read_exact(&mut request).unwrap();
+        let reply = ReplyHeader::new(&RequestHeader::decode(&request), 1, Status::Success, 0);
+        peer.write_all(&reply.encode()).unwrap();
+    }
+
+    #[test]
+    fn an_answer_counts_though_the_sheep_is_gone_behind_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let sheep = std::thread::spawn(move || {
+            let mut peers: Vec<_> =
+                (0..crate::sheep::CONNECTIONS).map(|_| listener.accept().unwrap().0).collect();
+            answer(&mut peers[0]);
+            answer(&mut peers[0]);
+        });
+        let (supervisor, worker) = pair().unwrap();
+        let arena = Arena::create(4096).unwrap();
+        let opened = Session::open(WorkerEnd::from_fd(worker), arena, address, 0);
+        let mut session = opened.map_err(|(_, end)| end).unwrap();
+        let query = ToWorker::Query { tag: Tag(1), query: Query::Nodes };
+        assert!(supervisor.send(&query).unwrap());
+        session.turn().unwrap();
+        sheep.join().unwrap();
+        let (_channel, end) = session.run();
+        assert!(matches!(end, End::Sheep(LostReason::Disconnected)), "{end}");
+        assert_eq!(supervisor.receive().unwrap(), Some(FromWorker::Connected));
+        let report = supervisor.receive().unwrap();
+        assert!(matches!(report, Some(FromWorker::ReportChunk { last: true, .. })), "{report:?}");
     }
 }

@@ -195,10 +195,15 @@ impl Sheep {
         }
     }
 
+    /// An id that no outstanding request has; the numbers come round some time.
     fn take_id(&mut self) -> u32 {
-        let id = self.next_id;
-        self.next_id = self.next_id.wrapping_add(1);
-        id
+        loop {
+            let id = self.next_id;
+            self.next_id = self.next_id.wrapping_add(1);
+            if !self.class_of.contains_key(&id) {
+                return id;
+            }
+        }
     }
 }
 
@@ -222,5 +227,23 @@ fn limit(class: Class) -> usize {
     match class {
         Class::Change => CHANGES_MAX,
         Class::Read => READS_MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn an_id_that_is_outstanding_is_not_given_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sheep = Sheep::connect(listener.local_addr().unwrap()).unwrap();
+        sheep.next_id = u32::MAX;
+        let ids: Vec<u32> =
+            (0..3).map(|_| sheep.request(Request::get_cluster_default(), None)).collect();
+        assert_eq!(ids, [u32::MAX, 0, 1]);
+        sheep.next_id = u32::MAX;
+        assert_eq!(sheep.request(Request::get_cluster_default(), None), 2);
     }
 }

@@ -54,10 +54,12 @@ pub enum Wait {
     Part(u32, PartId),
     /// A part's index entry, read again.
     Recheck(u32, PartId),
-    /// The header, since a part's index entry has become another.
-    Changed(u32, PartId, u32),
+    /// The header, since that entry is another now: is it still our VDI's?
+    Confirm(u32, PartId, u32),
     /// A page of the index.
     Page(u32),
+    /// The header, to see whether that page was still our VDI's.
+    PageHeader(u32, Box<[u8]>),
     /// An index update.
     Update(Update),
     /// A flush.
@@ -108,6 +110,8 @@ pub struct Volume {
     recent: Recent,
     phase: Phase,
     detaching: Option<Tag>,
+    /// Whether the header was looked at for the detach.
+    looked: bool,
     next_part: u64,
     on_wire: usize,
 }
@@ -137,6 +141,7 @@ impl Volume {
             recent: Recent::new(now),
             phase: Phase::Serving,
             detaching: None,
+            looked: false,
             next_part: 0,
             on_wire: 0,
         }
@@ -250,13 +255,17 @@ impl Volume {
         if verdict == Verdict::SheepGone {
             return true;
         }
+        let verdict = self.ruling(&wait, verdict);
         match wait {
             Wait::Part(object, part) => self.part_replied(object, part, verdict, io),
             Wait::Recheck(object, part) => self.rechecked(object, part, verdict, bytes, io),
-            Wait::Changed(object, part, entry) => {
-                self.changed((object, part, entry), verdict, bytes, io);
+            Wait::Confirm(object, part, entry) => {
+                self.confirmed(object, part, entry, (verdict, bytes), io);
             }
             Wait::Page(page) => self.page_replied(page, verdict, bytes, io),
+            Wait::PageHeader(page, entries) => {
+                self.page_confirmed(page, &entries, (verdict, bytes), io);
+            }
             Wait::Update(update) => self.update_replied(&update, verdict, io),
             Wait::Flush(tag) => self.flush_replied(tag, status, io),
             Wait::Header(asked) => self.header_replied(asked, verdict, bytes, io),
@@ -265,6 +274,22 @@ impl Volume {
         }
         self.settle(io);
         false
+    }
+
+    /// A volume that failed tries nothing again: what was not done fails.
+    fn ruling(&self, wait: &Wait, verdict: Verdict) -> Verdict {
+        let asks = matches!(wait, Wait::Recheck(..) | Wait::Confirm(..));
+        match self.failure() {
+            Some(failure) if asks || verdict != Verdict::Done => Verdict::Fail(failure),
+            Some(_) | None => verdict,
+        }
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        match self.phase {
+            Phase::Failed(failure) => Some(failure),
+            Phase::Serving | Phase::Draining | Phase::Reloading(_) => None,
+        }
     }
 
     fn finish_op(&mut self, tag: Tag, io: &mut Io) {
@@ -282,12 +307,11 @@ impl Volume {
             self.updates_delayed = None;
             self.send_updates(io);
         }
-        let delayed: Vec<u32> = self
-            .delayed()
-            .filter(|(until, _)| *until <= io.now)
-            .map(|(_, object)| object)
-            .collect();
-        delayed.iter().for_each(|object| self.pump(*object, io));
+        let ripe =
+            |(object, queue): (&u32, &mut ObjectQueue)| queue.ripen(io.now).then_some(*object);
+        let ripe: Vec<u32> = self.objects.iter_mut().filter_map(ripe).collect();
+        ripe.iter().for_each(|object| self.pump(*object, io));
+        self.tick_flushes(io);
         self.tick_reload(io);
         self.check_header(io);
         self.settle(io);
@@ -300,8 +324,9 @@ impl Volume {
             Phase::Serving => self.recent.next_check(),
             Phase::Draining | Phase::Failed(_) => None,
         };
-        let parts = self.delayed().map(|(until, _)| until).min();
-        [self.updates_delayed, reload, parts].into_iter().flatten().min()
+        let parts = self.objects.values().filter_map(ObjectQueue::delayed_until).min();
+        let flushes = self.barriers.delayed_until();
+        [self.updates_delayed, reload, parts, flushes].into_iter().flatten().min()
     }
 
     /// Starts what waits for the wire to be empty.
@@ -310,19 +335,31 @@ impl Volume {
         if idle && matches!(self.phase, Phase::Draining) {
             self.begin_reload(io);
         }
-        if self.ops.is_empty()
-            && self.on_wire == 0
-            && self.barriers.is_idle()
-            && let Some(tag) = self.detaching.take()
-        {
-            self.release(tag, io);
+        let settled = matches!(self.phase, Phase::Serving | Phase::Failed(_));
+        if settled && self.ops.is_empty() && self.on_wire == 0 && self.barriers.is_idle() {
+            self.finish_detach(io);
         }
     }
 
     /// Finishes what is under way, then gives the lock back and answers.
     pub fn detach(&mut self, tag: Tag, io: &mut Io) {
+        if self.detaching.is_some() {
+            return io.done(tag, Err(Failure::NotAttached));
+        }
         self.detaching = Some(tag);
         self.settle(io);
+    }
+
+    /// Everything is over: a last look for a snapshot that may have lost index
+    /// entries of ours, since nobody else will repair them; then the release.
+    fn finish_detach(&mut self, io: &mut Io) {
+        let Some(tag) = self.detaching else { return };
+        if !self.looked && self.failure().is_none() && self.recent.next_check().is_some() {
+            self.looked = true;
+            return self.look_at_header(io);
+        }
+        self.detaching = None;
+        self.release(tag, io);
     }
 
     fn release(&mut self, tag: Tag, io: &mut Io) {

@@ -50,6 +50,9 @@ pub enum ToWorker {
         /// The vid whose lock we hold already, from an earlier worker; 0 for
         /// none. A second lock by ourselves would be refused (hazard 8).
         held_lock: u32,
+        /// The volume is in use already, with the vid of `held_lock`: what is
+        /// found must be that VDI, or descend from it (hazard 10).
+        continues: bool,
     },
     /// Finish what is under way on a volume, release its lock, forget it.
     Detach {

@@ -30,7 +30,7 @@ impl Control {
         let held_lock = if facts.snapshot { 0 } else { facts.vid };
         let work = Work::Reattach { id, name: name.clone() };
         let tag = self.waits.add(work, Vec::new(), now + VOLUME_TIME);
-        self.send(ToWorker::Attach { tag, volume: id, name, held_lock });
+        self.send(ToWorker::Attach { tag, volume: id, name, held_lock, continues: true });
     }
 
     /// A new worker has the volume; whether it is the same VDI still must be seen
@@ -46,7 +46,8 @@ impl Control {
             return self.detach_now(id, name, Vec::new(), now);
         };
         if are_plausible(&facts) && is_same_vdi(&volume.facts(), &facts) {
-            volume.set_facts(facts);
+            // The size that was announced stays, as on a block device.
+            volume.set_facts(VolumeFacts { size: volume.size(), ..facts });
             self.absent.remove(&id);
             tracing::info!(%name, "attached again");
         } else {
@@ -86,9 +87,10 @@ impl Control {
 
 /// Whether a VDI that came back under its name is the one that it was. A vid that
 /// stays has one time of creation; each snapshot moves the name to a new vid and
-/// counts one up, while a VDI made anew starts counting.
+/// counts one up, and the worker has made sure that it descends from the old one.
+/// It may have grown meanwhile.
 fn is_same_vdi(before: &VolumeFacts, after: &VolumeFacts) -> bool {
-    let same_shape = before.size == after.size && before.snapshot == after.snapshot;
+    let same_shape = before.size <= after.size && before.snapshot == after.snapshot;
     let same_vid = before.vid == after.vid && before.create_time == after.create_time;
     let next_vid = before.vid != after.vid && !after.snapshot && after.snap_id > before.snap_id;
     same_shape && (same_vid || next_vid)

@@ -121,6 +121,7 @@ impl Shell {
             Event::StatFs { reply } => Input::Space(self.park(Parked::Space(reply))),
             Event::Worker { generation, message } => Input::Worker(generation, message),
             Event::WorkerGone { generation } => Input::WorkerGone(generation),
+            Event::Closed => Input::Closed,
             Event::Unmounted => Input::Unmounted,
             Event::Stop => Input::Stop,
         }

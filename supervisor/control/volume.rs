@@ -52,7 +52,7 @@ impl Control {
         let held_lock = self.locks_left.get(&name).copied().unwrap_or(0);
         let work = Work::Attach { id, name: name.clone() };
         let tag = self.waits.add(work, callers, now + VOLUME_TIME);
-        self.send(ToWorker::Attach { tag, volume: id, name, held_lock });
+        self.send(ToWorker::Attach { tag, volume: id, name, held_lock, continues: false });
     }
 
     /// Somebody wants that volume gone.
@@ -61,6 +61,7 @@ impl Control {
             Err(Refusal::NotAttached) if self.waits.detach_of(&name).is_some() => {
                 self.join_detach(&name, caller, now);
             }
+            Err(Refusal::Open) => self.wait_for_close(name, caller, now),
             Err(why) => self.refuse(&format!("detach {name}"), why, vec![caller], now),
             Ok(volume) => self.detach_volume(&volume, vec![caller], now),
         }
@@ -74,7 +75,7 @@ impl Control {
     }
 
     /// Takes a volume out of the tree, unless it must stay there.
-    fn removable(&mut self, name: &VolumeName) -> Result<Arc<Volume>, Refusal> {
+    pub(super) fn removable(&mut self, name: &VolumeName) -> Result<Arc<Volume>, Refusal> {
         if self.waits.attach_of(name).is_some_and(|wait| !wait.callers.is_empty()) {
             return Err(Refusal::Attaching);
         }

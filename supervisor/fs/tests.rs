@@ -151,7 +151,7 @@ impl Control {
             }
             Event::StatFs { reply } => reply.statfs(1000, 400, 400, 0, 0, 4096, 255, 4096),
             Event::Unmounted => return true,
-            Event::WorkerGone { .. } => {}
+            Event::WorkerGone { .. } | Event::Closed => {}
             other => panic!("{other:?}"),
         }
         false

@@ -1,11 +1,12 @@
 //! Flushes: each waits for the writes that came before it, with their index
 //! updates, and no others (protocol 11).
 
-use super::{Io, Volume, Wait};
+use super::{Io, RETRY_DELAY, Volume, Wait};
 use crate::verdict::{Verdict, on_flush};
 use sheepfs::ipc::{Failure, Tag};
 use sheepfs::wire::{Request, Status};
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Instant;
 
 /// The writes under way, by age, and the flushes that wait for some of them.
 #[derive(Debug, Default)]
@@ -13,6 +14,8 @@ pub struct Barriers {
     next: u64,
     writes: BTreeSet<u64>,
     waiting: VecDeque<(u64, Tag)>,
+    /// Flushes that the cluster did not want yet, to be sent again then.
+    delayed: VecDeque<(Instant, Tag)>,
 }
 
 impl Barriers {
@@ -41,9 +44,25 @@ impl Barriers {
         Some(tag)
     }
 
+    /// A flush waits for that time; its writes are all over.
+    pub fn delay(&mut self, tag: Tag, until: Instant) {
+        self.delayed.push_back((until, tag));
+    }
+
+    /// The first delayed flush whose time has come.
+    pub fn ripe(&mut self, now: Instant) -> Option<Tag> {
+        self.delayed_until().filter(|until| *until <= now)?;
+        self.delayed.pop_front().map(|(_, tag)| tag)
+    }
+
+    /// When the first delayed flush is to be sent.
+    pub fn delayed_until(&self) -> Option<Instant> {
+        self.delayed.front().map(|(until, _)| *until)
+    }
+
     /// Whether no write is under way and no flush waits.
     pub fn is_idle(&self) -> bool {
-        self.writes.is_empty() && self.waiting.is_empty()
+        self.writes.is_empty() && self.waiting.is_empty() && self.delayed.is_empty()
     }
 }
 
@@ -56,11 +75,24 @@ impl Volume {
 
     pub(super) fn send_flushes(&mut self, io: &mut Io) {
         while let Some(tag) = self.barriers.ready() {
-            if *io.flush_refused {
-                io.done(tag, Ok(()));
-            } else {
-                self.send(Request::flush_vdi(self.own), None, Wait::Flush(tag), io);
-            }
+            self.send_flush(tag, io);
+        }
+    }
+
+    /// Sends again what was delayed.
+    pub(super) fn tick_flushes(&mut self, io: &mut Io) {
+        while let Some(tag) = self.barriers.ripe(io.now) {
+            self.send_flush(tag, io);
+        }
+    }
+
+    fn send_flush(&mut self, tag: Tag, io: &mut Io) {
+        if let Some(failure) = self.failure() {
+            io.done(tag, Err(failure));
+        } else if *io.flush_refused {
+            io.done(tag, Ok(()));
+        } else {
+            self.send(Request::flush_vdi(self.own), None, Wait::Flush(tag), io);
         }
     }
 
@@ -70,7 +102,7 @@ impl Volume {
         }
         match on_flush(status) {
             Verdict::Done => io.done(tag, Ok(())),
-            Verdict::Retry => self.flush(tag, io),
+            Verdict::Retry => self.barriers.delay(tag, io.now + RETRY_DELAY),
             Verdict::Fail(failure) => io.done(tag, Err(failure)),
             Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => {
                 io.done(tag, Err(Failure::BadAnswer));

@@ -128,6 +128,19 @@ impl ObjectQueue {
         }
     }
 
+    /// Lets parts whose delay is over wait for those before them only. `true`:
+    /// there is one.
+    pub fn ripen(&mut self, now: Instant) -> bool {
+        let mut found = false;
+        for part in &mut self.parts {
+            if matches!(part.state, State::Delayed(until) if until <= now) {
+                part.state = State::Waiting;
+                found = true;
+            }
+        }
+        found
+    }
+
     /// When the first delayed part may run.
     pub fn delayed_until(&self) -> Option<Instant> {
         let until = |part: &Part| match part.state {

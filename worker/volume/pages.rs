@@ -1,10 +1,15 @@
 //! Reading the index, a page when one of its blocks is first touched.
+//!
+//! The index of a deleted VDI is all zeros, which would make holes of all that it
+//! held. So a page is believed only when the header, read after it, is still our
+//! VDI's (hazard 10).
 
 use super::index::PAGE_ENTRIES;
 use super::{Io, RETRY_DELAY, Volume, Wait};
 use crate::verdict::Verdict;
 use sheepfs::ipc::Failure;
 use sheepfs::wire::Request;
+use sheepfs::wire::inode::InodeHeader;
 use std::time::Instant;
 
 impl Volume {
@@ -16,24 +21,42 @@ impl Volume {
     }
 
     pub(super) fn page_replied(&mut self, page: u32, verdict: Verdict, bytes: &[u8], io: &mut Io) {
-        let failure = match verdict {
-            Verdict::Done => {
-                self.index.load(page, bytes);
-                None
-            }
-            Verdict::Retry => {
-                self.index.cancel_load(page);
-                return self.delay_page(page, io.now + RETRY_DELAY);
-            }
-            Verdict::Fail(failure) => Some(failure),
-            Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => Some(Failure::ObjectLost),
-        };
-        let objects = self.objects_of(page);
-        if let Some(failure) = failure {
-            self.index.cancel_load(page);
-            objects.iter().for_each(|object| self.fail_object(*object, failure, io));
+        if verdict == Verdict::Done {
+            let wait = Wait::PageHeader(page, bytes.into());
+            self.send(Request::read_inode_header(self.own), None, wait, io);
+        } else {
+            self.page_failed(page, verdict, io);
         }
-        objects.iter().for_each(|object| self.pump(*object, io));
+    }
+
+    pub(super) fn page_confirmed(
+        &mut self,
+        page: u32,
+        entries: &[u8],
+        (verdict, bytes): (Verdict, &[u8]),
+        io: &mut Io,
+    ) {
+        if verdict != Verdict::Done {
+            return self.page_failed(page, verdict, io);
+        }
+        if !InodeHeader::decode(bytes).is_ok_and(|header| self.is_still_ours(&header)) {
+            self.index.cancel_load(page);
+            return self.fail(Failure::Replaced, io);
+        }
+        self.index.load(page, entries);
+        self.objects_of(page).iter().for_each(|object| self.pump(*object, io));
+    }
+
+    fn page_failed(&mut self, page: u32, verdict: Verdict, io: &mut Io) {
+        self.index.cancel_load(page);
+        let failure = match verdict {
+            Verdict::Retry => return self.delay_page(page, io.now + RETRY_DELAY),
+            Verdict::Fail(failure) => failure,
+            Verdict::Done | Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => {
+                Failure::ObjectLost
+            }
+        };
+        self.objects_of(page).iter().for_each(|object| self.fail_object(*object, failure, io));
     }
 
     pub(super) fn objects_of(&self, page: u32) -> Vec<u32> {

@@ -8,7 +8,6 @@ use crate::verdict::Verdict;
 use sheepfs::ipc::{Failure, Tag};
 use sheepfs::wire::Request;
 use sheepfs::wire::inode::InodeHeader;
-use std::time::Instant;
 
 impl Volume {
     /// Starts what may start on an object.
@@ -120,17 +119,14 @@ impl Volume {
             return;
         };
         let State::Rechecking(seen) = part.state else { return };
+        let entry = bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        if verdict == Verdict::Done && entry != seen {
+            let request = Request::read_inode_header(self.own);
+            return self.send(request, None, Wait::Confirm(object, id, entry), io);
+        }
         part.state = State::Waiting;
         match verdict {
-            Verdict::Done => {
-                part.rechecked = true;
-                let entry = bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-                if entry != seen {
-                    part.state = State::Rechecking(seen);
-                    let wait = Wait::Changed(object, id, entry);
-                    return self.send(Request::read_inode_header(self.own), None, wait, io);
-                }
-            }
+            Verdict::Done => part.rechecked = true,
             Verdict::Retry => part.state = State::Delayed(io.now + RETRY_DELAY),
             Verdict::Fail(failure) => self.finish_part(object, id, Some(failure), io),
             Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => {
@@ -140,38 +136,34 @@ impl Volume {
         self.pump(object, io);
     }
 
-    /// An entry has changed, as after a discard. It is believed only while the
-    /// inode is still our VDI's: a deleted one has an empty index, which would
-    /// make holes of all that it held (hazard 10).
-    pub(super) fn changed(
+    /// The header has come: the VDI was deleted, or only the block discarded.
+    pub(super) fn confirmed(
         &mut self,
-        (object, id, entry): (u32, PartId, u32),
-        verdict: Verdict,
-        bytes: &[u8],
+        object: u32,
+        id: PartId,
+        entry: u32,
+        (verdict, bytes): (Verdict, &[u8]),
         io: &mut Io,
     ) {
-        let ours = verdict == Verdict::Done && self.is_header_ours(bytes);
+        let header = InodeHeader::decode(bytes);
+        if verdict != Verdict::Done {
+            // Nothing was learnt: as if the entry could not be read.
+            return self.rechecked(object, id, verdict, &[], io);
+        }
+        if !header.is_ok_and(|header| self.is_still_ours(&header)) {
+            self.finish_part(object, id, Some(Failure::Replaced), io);
+            return self.fail(Failure::Replaced, io);
+        }
         let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(id)) else {
             return;
         };
         let State::Rechecking(seen) = part.state else { return };
-        part.state = State::Waiting;
-        if verdict == Verdict::Retry {
-            part.rechecked = false;
-            part.state = State::Delayed(io.now + RETRY_DELAY);
-        } else if !ours {
-            return self.fail(Failure::Replaced, io);
-        } else if self.index.get(object) == Some(seen) {
+        (part.state, part.rechecked) = (State::Waiting, true);
+        if self.index.get(object) == Some(seen) {
             self.index.set(object, entry);
+            self.recent.learn(object, index::owner(entry), io.now);
         }
         self.pump(object, io);
-    }
-
-    /// Whether an inode's header is still that of the VDI that was attached.
-    pub(super) fn is_header_ours(&self, bytes: &[u8]) -> bool {
-        InodeHeader::decode(bytes).is_ok_and(|header| {
-            header.name == self.header.name && header.create_time == self.header.create_time
-        })
     }
 
     pub(super) fn fail_object(&mut self, object: u32, failure: Failure, io: &mut Io) {
@@ -210,11 +202,5 @@ impl Volume {
         if op.parts_left == 0 {
             self.finish_op(tag, io);
         }
-    }
-
-    pub(super) fn delayed(&self) -> impl Iterator<Item = (Instant, u32)> + '_ {
-        self.objects
-            .iter()
-            .filter_map(|(object, queue)| queue.delayed_until().map(|until| (until, *object)))
     }
 }

@@ -50,6 +50,15 @@ impl Recent {
         self.blocks.insert(allocation.block, allocation);
     }
 
+    /// The cluster says that a block's entry is another than was believed: what
+    /// was remembered of it must not be repaired into a later index.
+    pub fn learn(&mut self, block: u32, owner: Option<VdiId>, now: Instant) {
+        match owner {
+            Some(owner) => self.push(Allocation { block, owner, at: now }),
+            None => drop(self.blocks.remove(&block)),
+        }
+    }
+
     /// The header, asked for at `asked`, was that of a working VDI.
     pub fn seen_unchanged(&mut self, asked: Instant) {
         self.blocks.retain(|_, allocation| allocation.at + SNAPSHOT_TIME_MAX > asked);
@@ -76,10 +85,20 @@ impl Volume {
     pub(super) fn check_header(&mut self, io: &mut Io) {
         let due = self.recent.next_check().is_some_and(|at| at <= io.now);
         if due && matches!(self.phase, Phase::Serving) {
-            self.recent.checked(io.now);
-            let request = Request::read_inode_header(self.own);
-            self.send(request, None, Wait::Header(io.now), io);
+            self.look_at_header(io);
         }
+    }
+
+    pub(super) fn look_at_header(&mut self, io: &mut Io) {
+        self.recent.checked(io.now);
+        let request = Request::read_inode_header(self.own);
+        self.send(request, None, Wait::Header(io.now), io);
+    }
+
+    /// Whether a header of our vid is that of the VDI that was attached: not
+    /// deleted, and not of another one that got its vid (hazard 10).
+    pub(super) fn is_still_ours(&self, header: &InodeHeader) -> bool {
+        header.name == self.header.name && header.create_time == self.header.create_time
     }
 
     pub(super) fn header_replied(
@@ -93,7 +112,7 @@ impl Volume {
             return;
         }
         match InodeHeader::decode(bytes) {
-            Ok(_) if !self.is_header_ours(bytes) => self.fail(Failure::Replaced, io),
+            Ok(header) if !self.is_still_ours(&header) => self.fail(Failure::Replaced, io),
             Ok(header) if header.is_snapshot() => self.drain(),
             Ok(_) => self.recent.seen_unchanged(asked),
             Err(_) => {}

@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Snapshots that may lie between the old vid and the new one.
-const ANCESTORS_MAX: u32 = 1000;
+pub const ANCESTORS_MAX: u32 = 1000;
 /// How often the name may still mean the old vid before that is an error: the
 /// server refuses writes a moment before it moves the name.
 const LOOKUPS_MAX: u32 = 150;
@@ -360,6 +360,8 @@ impl Volume {
             }
             self.forget_if_empty(object);
         }
+        self.updates_delayed = None;
+        self.send_updates(io);
     }
 }
 

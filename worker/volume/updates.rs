@@ -13,6 +13,11 @@ impl Volume {
             return;
         }
         while let Some(update) = self.updates.next() {
+            if let Some(failure) = self.failure() {
+                // The inode may be somebody else's by now.
+                self.finish_update(&update, Some(failure), io);
+                continue;
+            }
             match Request::write_index(self.own, update.first, update.count(), self.own) {
                 Some(request) => self.send(request, None, Wait::Update(update), io),
                 None => self.finish_update(&update, Some(Failure::OutOfBounds), io),

@@ -135,6 +135,8 @@ fn what_is_open_or_not_there_is_not_detached() {
     let volume = running.attached("a", 1);
     volume.opened();
     let caller = running.write(WritableFile::Unmount, "a");
+    assert_eq!(running.answer(caller), None, "it may have been closed just now");
+    running.later(Duration::from_secs(1));
     assert_eq!(running.answer(caller), refused(Errno::EBUSY));
     assert!(running.shared.volumes().by_name("a").is_some());
     volume.closed();
@@ -143,6 +145,22 @@ fn what_is_open_or_not_there_is_not_detached() {
     running.write(WritableFile::Mount, "c");
     let coming = running.write(WritableFile::Unmount, "c");
     assert_eq!(running.answer(coming), refused(Errno::EBUSY));
+}
+
+/// The kernel tells of a close after the program that closed has gone on.
+#[test]
+fn what_was_closed_a_moment_ago_is_detached() {
+    let mut running = Loop::running();
+    let volume = running.attached("a", 1);
+    volume.opened();
+    let caller = running.write(WritableFile::Unmount, "a");
+    assert_eq!(running.detach_tags(), []);
+    assert!(volume.closed());
+    running.apply(Input::Closed);
+    let tags = running.detach_tags();
+    assert_eq!(tags.len(), 1);
+    running.says(FromWorker::Done { tag: tags[0], outcome: Ok(()) });
+    assert_eq!(running.answer(caller), DONE);
 }
 
 #[test]

@@ -1,0 +1,302 @@
+//! The cluster: objects and inodes in memory, and the rules that it checks.
+
+use crate::context::Wire;
+use sheepfs::ipc::{Arena, Span};
+use sheepfs::wire::header::{ReplyHeader, RequestHeader, VdiReply, flags};
+use sheepfs::wire::inode::{GREF_OFFSET, INODE_HEADER_LEN, InodeHeader, index_offset};
+use sheepfs::wire::oid::ObjectKind;
+use sheepfs::wire::request::Payload;
+use sheepfs::wire::{ObjectId, Opcode, Request, Status, VdiId};
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// Entries of the index that are kept: one page, more than any test uses.
+const ENTRIES: usize = 1024;
+
+/// What the VDI is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// log2 of its objects.
+    pub shift: u8,
+    /// Bytes.
+    pub len: usize,
+    /// 0 replicated, else erasure coded.
+    pub copy_policy: u8,
+}
+
+impl Shape {
+    /// Bytes of an object.
+    pub fn object_len(self) -> usize {
+        1 << self.shift
+    }
+}
+
+/// A request on its way, with the payload it had when it was sent.
+pub struct Sent {
+    pub id: u32,
+    pub request: Request,
+    pub span: Option<Span>,
+}
+
+/// The used part of an inode: the header with the index's first page, and the
+/// reference counts that were written.
+#[derive(Clone)]
+pub struct Inode {
+    pub bytes: Vec<u8>,
+    grefs: HashMap<usize, Vec<u8>>,
+}
+
+/// See the module.
+pub struct Cluster {
+    pub shape: Shape,
+    pub working: u32,
+    pub objects: HashMap<u64, Vec<u8>>,
+    pub inodes: BTreeMap<u32, Inode>,
+    pub sent: Vec<Sent>,
+    next_id: u32,
+    pub snapshots: usize,
+    /// Whether a snapshot loses the entry that was written last.
+    pub lose_entry: bool,
+    newest: Option<u32>,
+    /// Entries of other vids that were written: repairs.
+    pub repaired: usize,
+    /// Whether requests that were carried out may be reported as failed, so that
+    /// an own entry may be written over itself.
+    pub lies: bool,
+    /// Index entries written.
+    pub updates: usize,
+    /// The vids whose locks were given back.
+    pub released: Vec<u32>,
+}
+
+impl Wire for Cluster {
+    fn request(&mut self, request: Request, span: Option<Span>) -> u32 {
+        self.next_id += 1;
+        let id = self.next_id;
+        self.check_rules(&request);
+        self.sent.push(Sent { id, request, span });
+        id
+    }
+
+    fn ask_node(&mut self, _: SocketAddr, _: Request, _: Instant) -> Option<u32> {
+        None
+    }
+}
+
+impl Cluster {
+    pub fn new(shape: Shape) -> Self {
+        let header = InodeHeader {
+            name: b"disk".to_vec(),
+            tag: Vec::new(),
+            create_time: 1,
+            snap_ctime: 0,
+            vdi_size: shape.len as u64,
+            copy_policy: shape.copy_policy,
+            store_policy: 0,
+            nr_copies: 1,
+            block_size_shift: shape.shift,
+            snap_id: 1,
+            vdi_id: 7,
+            parent_vdi_id: 0,
+        };
+        let mut bytes = header.encode().to_vec();
+        bytes.resize(INODE_HEADER_LEN + 4 * ENTRIES, 0);
+        Self {
+            shape,
+            working: 7,
+            objects: HashMap::new(),
+            inodes: BTreeMap::from([(7, Inode { bytes, grefs: HashMap::new() })]),
+            sent: Vec::new(),
+            next_id: 0,
+            snapshots: 0,
+            lose_entry: false,
+            newest: None,
+            repaired: 0,
+            lies: false,
+            updates: 0,
+            released: Vec::new(),
+        }
+    }
+
+    pub fn entry(&self, vid: u32, index: u32) -> u32 {
+        let at = index_offset(index) as usize;
+        u32::from_le_bytes(self.inodes[&vid].bytes[at..at + 4].try_into().unwrap())
+    }
+
+    pub fn set_entry(&mut self, vid: u32, index: u32, value: u32) {
+        let at = index_offset(index) as usize;
+        self.inodes.get_mut(&vid).unwrap().bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// Deletes the working VDI, as `dog vdi delete` does: the index, then the
+    /// name; the objects go with their entries.
+    pub fn delete(&mut self) {
+        let vid = self.working;
+        let inode = self.inodes.get_mut(&vid).unwrap();
+        inode.bytes[INODE_HEADER_LEN..].fill(0);
+        inode.bytes[..256].fill(0);
+        self.objects.retain(|oid, _| ObjectId::from_raw(*oid).vid_raw() != vid);
+    }
+
+    /// Panics when a request breaks a rule, given what is on the wire already.
+    fn check_rules(&self, request: &Request) {
+        let new = request.header(0);
+        let obj = new.obj();
+        if ObjectId::from_raw(obj.oid).kind() != ObjectKind::Data || !new.has_payload() {
+            return;
+        }
+        let stripe = if self.shape.copy_policy == 0 { 1 } else { 512 };
+        let range = |header: &RequestHeader| {
+            let start = header.obj().offset;
+            (start / stripe * stripe, (start + header.data_length).next_multiple_of(stripe))
+        };
+        for other in &self.sent {
+            let old = other.request.header(0);
+            if old.obj().oid != obj.oid || !old.has_payload() || old.opcode > 3 {
+                continue;
+            }
+            let creates = [new.opcode, old.opcode].contains(&Opcode::CreateAndWriteObj.code());
+            assert!(!creates, "a write beside a create of {:x}", obj.oid);
+            let (a, b) = (range(&new), range(&old));
+            assert!(a.1 <= b.0 || b.1 <= a.0, "writes that overlap are under way on {:x}", obj.oid);
+        }
+    }
+
+    /// Carries a request out.
+    pub fn execute(&mut self, sent: &Sent, arena: &Arena) -> (ReplyHeader, Vec<u8>) {
+        let header = sent.request.header(sent.id);
+        let payload = match sent.request.payload() {
+            Payload::Bytes(bytes) => bytes.to_vec(),
+            Payload::External => arena.bytes(sent.span.unwrap()).to_vec(),
+            Payload::None => Vec::new(),
+        };
+        let (status, bytes, vid) = match sent.request.opcode().unwrap() {
+            Opcode::ReadObj => self.read(header.obj().oid, header.obj().offset, header.data_length),
+            Opcode::WriteObj | Opcode::CreateAndWriteObj => self.write(&header, &payload),
+            Opcode::LockVdi | Opcode::GetVdiInfo => self.look_up(&payload, header.vdi().snapid),
+            Opcode::FlushVdi => (Status::InvalidParms, Vec::new(), 0),
+            Opcode::ReleaseVdi => {
+                self.released.push(header.vdi().base_vdi_id);
+                (Status::Success, Vec::new(), 0)
+            }
+            // A cluster of no nodes.
+            Opcode::GetNodeList => (Status::Success, Vec::new(), 0),
+            other => panic!("nobody asks {other:?} here"),
+        };
+        if let (Some(span), Status::Success) = (sent.span, status)
+            && !header.has_payload()
+        {
+            arena.fill(span, &bytes);
+        }
+        let len = u32::try_from(bytes.len()).unwrap();
+        let reply = ReplyHeader::new(&header, 1, status, len);
+        let fields = VdiReply { vdi_id: vid, ..VdiReply::default() };
+        let looked_up = matches!(sent.request.opcode(), Some(Opcode::LockVdi | Opcode::GetVdiInfo));
+        (if looked_up { reply.with_vdi(&fields) } else { reply }, bytes)
+    }
+
+    fn look_up(&self, payload: &[u8], snap_id: u32) -> (Status, Vec<u8>, u32) {
+        let name = sheepfs::wire::name::field_bytes(&payload[..256]);
+        let found = self.inodes.iter().rev().find(|(vid, inode)| {
+            let header = InodeHeader::decode(&inode.bytes).unwrap();
+            let wanted = if snap_id == 0 {
+                **vid == self.working
+            } else {
+                header.is_snapshot() && header.snap_id == snap_id
+            };
+            header.name == name && wanted
+        });
+        match found {
+            Some((vid, _)) if !name.is_empty() => (Status::Success, Vec::new(), *vid),
+            _ => (Status::NoVdi, Vec::new(), 0),
+        }
+    }
+
+    fn read(&self, oid: u64, offset: u32, len: u32) -> (Status, Vec<u8>, u32) {
+        let oid = ObjectId::from_raw(oid);
+        let (at, end) = (offset as usize, (offset + len) as usize);
+        let found = match (oid.kind(), self.inodes.get(&oid.vid_raw())) {
+            (ObjectKind::Inode, Some(inode)) if offset >= GREF_OFFSET => {
+                Some(inode.grefs.get(&at).cloned().unwrap_or(vec![0; 8]))
+            }
+            (ObjectKind::Inode, inode) => inode.map(|inode| inode.bytes[at..end].to_vec()),
+            _ => self.objects.get(&oid.raw()).map(|object| object[at..end].to_vec()),
+        };
+        match found {
+            Some(bytes) => (Status::Success, bytes, 0),
+            None => (Status::NoObj, Vec::new(), 0),
+        }
+    }
+
+    fn write(&mut self, header: &RequestHeader, payload: &[u8]) -> (Status, Vec<u8>, u32) {
+        let obj = header.obj();
+        let (oid, at) = (ObjectId::from_raw(obj.oid), obj.offset as usize);
+        assert_eq!((obj.copies, obj.copy_policy), (0, 0));
+        if oid.kind() == ObjectKind::Inode {
+            return self.write_inode(oid.vid_raw(), at, payload);
+        }
+        if self.inodes[&oid.vid_raw()].bytes[520..528] != [0; 8] {
+            return (Status::Readonly, Vec::new(), 0);
+        }
+        assert!(at + payload.len() <= self.shape.object_len());
+        if header.opcode == Opcode::CreateAndWriteObj.code() {
+            let base = if header.flags & flags::COW == 0 {
+                vec![0; self.shape.object_len()]
+            } else {
+                self.objects[&obj.cow_oid].clone()
+            };
+            self.objects.insert(oid.raw(), base);
+        }
+        let Some(object) = self.objects.get_mut(&oid.raw()) else {
+            return (Status::NoObj, Vec::new(), 0);
+        };
+        object[at..at + payload.len()].copy_from_slice(payload);
+        (Status::Success, Vec::new(), 0)
+    }
+
+    fn write_inode(&mut self, vid: u32, at: usize, payload: &[u8]) -> (Status, Vec<u8>, u32) {
+        if at >= GREF_OFFSET as usize {
+            self.inodes.get_mut(&vid).unwrap().grefs.insert(at, payload.to_vec());
+            return (Status::Success, Vec::new(), 0);
+        }
+        assert!(at >= INODE_HEADER_LEN, "nobody writes headers here");
+        for (number, word) in (((at - INODE_HEADER_LEN) / 4)..).zip(payload.chunks_exact(4)) {
+            let (index, value) =
+                (u32::try_from(number).unwrap(), u32::from_le_bytes(word.try_into().unwrap()));
+            let unchanged = self.entry(vid, index) == value;
+            assert!(!unchanged || self.lies && value == vid, "an unchanged entry was written");
+            let object = ObjectId::data(VdiId::new(value).unwrap(), index).raw();
+            assert!(self.objects.contains_key(&object), "the entry came before the object");
+            self.repaired += usize::from(value != vid);
+            self.newest = Some(index);
+            self.updates += 1;
+        }
+        self.inodes.get_mut(&vid).unwrap().bytes[at..at + payload.len()].copy_from_slice(payload);
+        (Status::Success, Vec::new(), 0)
+    }
+
+    /// Makes a snapshot, as somebody else would. The server may lose an entry
+    /// that was written while it worked.
+    pub fn snapshot(&mut self) {
+        let old = self.working;
+        let new = old + 1;
+        let mut inode = self.inodes[&old].clone();
+        let mut header = InodeHeader::decode(&inode.bytes).unwrap();
+        header.parent_vdi_id = old;
+        header.vdi_id = new;
+        header.snap_id += 1;
+        inode.bytes[..INODE_HEADER_LEN].copy_from_slice(&header.encode());
+        self.inodes.insert(new, inode);
+        let frozen = self.inodes.get_mut(&old).unwrap();
+        frozen.bytes[520..528].copy_from_slice(&9u64.to_le_bytes());
+        if self.lose_entry
+            && let Some(lost) = self.newest.take().filter(|index| self.entry(old, *index) == old)
+        {
+            self.set_entry(new, lost, 0);
+            self.set_entry(old, lost, 0);
+        }
+        self.working = new;
+        self.snapshots += 1;
+    }
+}

@@ -1,0 +1,194 @@
+//! Random batches of reads and writes, in any order, against a model of the disk.
+
+use super::cluster::{Cluster, Shape};
+use super::{Rand, Run, SHAPE, VOLUME};
+use sheepfs::ipc::{Failure, FromWorker, RawSpan, Tag, ToWorker, VolumeId};
+use std::collections::HashMap;
+
+/// One run.
+#[derive(Clone, Copy)]
+struct Plan {
+    shape: Shape,
+    cache_bytes: u64,
+    lose_entry: bool,
+    /// Of a hundred requests, how many fail.
+    failures: usize,
+    /// Whether there is a snapshot, attached beside the VDI.
+    second: bool,
+}
+
+const PLAN: Plan =
+    Plan { shape: SHAPE, cache_bytes: 0, lose_entry: false, failures: 0, second: false };
+
+/// A byte of the model; `None` after a write there failed, since nobody knows.
+type Byte = Option<u8>;
+
+/// Ranges of a batch lie apart, so that the model knows what each must see.
+fn batch(random: &mut Rand, shape: Shape) -> Vec<(u64, u32)> {
+    let mut at = random.below(3 * shape.object_len());
+    let mut ranges = Vec::new();
+    while at < shape.len && ranges.len() < 12 {
+        let len = (1 + random.below(2 * shape.object_len())).min(shape.len - at);
+        ranges.push((at as u64, u32::try_from(len).unwrap()));
+        at += len + random.below(5 * shape.object_len());
+    }
+    ranges
+}
+
+/// What a request of a batch must bring.
+struct Expected {
+    span: RawSpan,
+    volume: VolumeId,
+    start: usize,
+    written: Option<u8>,
+}
+
+struct Game {
+    run: Run,
+    plan: Plan,
+    /// What the disk holds, and what its snapshot does.
+    models: [Vec<Byte>; 2],
+    tag: u64,
+    batches: usize,
+}
+
+const SNAPSHOT: VolumeId = VolumeId(2);
+
+impl Game {
+    fn new(seed: u64, plan: Plan) -> Self {
+        let mut run = Run::of_shape(plan.shape, seed, plan.cache_bytes);
+        run.cluster.lose_entry = plan.lose_entry;
+        run.cluster.lies = plan.failures > 0;
+        let models = [vec![Some(0); plan.shape.len], vec![Some(0); plan.shape.len]];
+        Self { run, plan, models, tag: 0, batches: 0 }
+    }
+
+    /// Makes a snapshot of what there is, and attaches it.
+    fn attach_snapshot(&mut self) {
+        self.run.cluster.snapshot();
+        let name = format!("disk:{}", self.run.cluster.snapshots);
+        self.run.attach(SNAPSHOT, &name);
+        self.models[1] = self.models[0].clone();
+    }
+
+    fn play_batch(&mut self) {
+        let mut expected = HashMap::new();
+        let mut room = 0;
+        for (offset, len) in batch(&mut self.run.random, self.plan.shape) {
+            self.tag += 1;
+            let span = RawSpan { offset: room, len };
+            room += len;
+            expected.insert(Tag(self.tag), self.submit(Tag(self.tag), offset, span));
+            if !self.run.cluster.sent.is_empty() && self.run.random.below(2) == 0 {
+                self.run.answer_one();
+            }
+            if self.run.random.below(60) == 0 {
+                self.run.cluster.snapshot();
+            }
+        }
+        self.run.settle();
+        for message in std::mem::take(&mut self.run.out) {
+            let FromWorker::Done { tag, outcome } = message else { continue };
+            self.check(&expected.remove(&tag).unwrap(), outcome);
+        }
+        assert!(expected.is_empty(), "{} requests have no answer", expected.len());
+    }
+
+    fn submit(&mut self, tag: Tag, offset: u64, span: RawSpan) -> Expected {
+        let run = &mut self.run;
+        let start = usize::try_from(offset).unwrap();
+        let second = self.plan.second && self.batches >= 5;
+        let volume = if second && run.random.below(3) == 0 { SNAPSHOT } else { VOLUME };
+        let written = (volume == VOLUME && run.random.below(2) == 0)
+            .then(|| u8::try_from(1 + run.random.below(255)).unwrap());
+        if let Some(value) = written {
+            run.arena.fill(run.arena.check(span).unwrap(), &vec![value; span.len as usize]);
+            run.tell(ToWorker::Write { tag, volume, offset, span });
+        } else {
+            run.arena.fill(run.arena.check(span).unwrap(), &vec![0xee; span.len as usize]);
+            run.tell(ToWorker::Read { tag, volume, offset, span });
+        }
+        Expected { span, volume, start, written }
+    }
+
+    fn check(&mut self, expected: &Expected, outcome: Result<(), Failure>) {
+        let done = outcome.is_ok();
+        assert!(done || self.plan.failures > 0, "a request failed: {outcome:?}");
+        let model = &mut self.models[usize::from(expected.volume == SNAPSHOT)];
+        let model = &mut model[expected.start..expected.start + expected.span.len as usize];
+        match expected.written {
+            Some(value) => model.fill(done.then_some(value)),
+            None if done => {
+                let read = self.run.arena.bytes(self.run.arena.check(expected.span).unwrap());
+                let same = |(read, byte): (&u8, &Byte)| byte.is_none_or(|byte| byte == *read);
+                assert!(read.iter().zip(model.iter()).all(same), "a read is wrong");
+            }
+            None => {}
+        }
+    }
+}
+
+/// Seeds from `first` on: `count`, or as many times more as the environment says,
+/// for a long run by hand.
+fn seeds(first: u64, count: u64) -> std::ops::Range<u64> {
+    let times = std::env::var("SHEEPFS_SIMULATIONS").map_or(1, |times| times.parse().unwrap());
+    first * 1_000_000..first * 1_000_000 + count * times
+}
+
+fn play(seed: u64, plan: Plan) -> Cluster {
+    let mut game = Game::new(seed, plan);
+    for number in 0..60 {
+        // The first batches fail nowhere, so that the model is known.
+        game.run.failures = if number < 5 { 0 } else { plan.failures };
+        if number == 5 && plan.second {
+            game.attach_snapshot();
+        }
+        game.batches = number;
+        game.play_batch();
+    }
+    game.run.cluster
+}
+
+#[test]
+fn the_disk_equals_its_model_whatever_the_order_of_replies() {
+    let clusters: Vec<_> = seeds(0, 30).map(|seed| play(seed, PLAN)).collect();
+    assert!(clusters.iter().map(|cluster| cluster.snapshots).sum::<usize>() > 30);
+}
+
+#[test]
+fn the_cache_changes_nothing() {
+    let plan = Plan { cache_bytes: 1 << 17, ..PLAN };
+    seeds(100, 20).for_each(|seed| drop(play(seed, plan)));
+}
+
+/// Protocol 7.4: the server loses index entries while it makes a snapshot.
+#[test]
+fn entries_that_a_snapshot_loses_are_repaired() {
+    let plan = Plan { lose_entry: true, ..PLAN };
+    let repaired: usize = seeds(200, 20).map(|seed| play(seed, plan).repaired).sum();
+    assert!(repaired > 10, "only {repaired} entries were lost and repaired");
+}
+
+/// Protocol 6.1: writes that share a stripe of an erasure-coded VDI wait.
+#[test]
+fn erasure_coded_and_tiny_objects_are_a_disk_too() {
+    let coded = Plan { shape: Shape { copy_policy: 0x21, ..SHAPE }, ..PLAN };
+    seeds(300, 10).for_each(|seed| drop(play(seed, coded)));
+    let tiny = Shape { shift: 9, len: 100 * 512 + 1, copy_policy: 0 };
+    seeds(310, 10).for_each(|seed| drop(play(seed, Plan { shape: tiny, ..PLAN })));
+}
+
+/// What was answered with success stays, whatever else fails.
+#[test]
+fn failures_lose_nothing_that_was_acknowledged() {
+    for seed in seeds(400, 30) {
+        let cache_bytes = (seed % 2) << 17;
+        drop(play(seed, Plan { failures: 6, cache_bytes, ..PLAN }));
+    }
+}
+
+#[test]
+fn a_snapshot_beside_its_disk_stays_what_it_was() {
+    let plan = Plan { second: true, cache_bytes: 1 << 18, ..PLAN };
+    seeds(500, 10).for_each(|seed| drop(play(seed, plan)));
+}
