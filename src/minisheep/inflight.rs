@@ -22,6 +22,20 @@ pub enum Change {
     Bytes(Range<u64>),
 }
 
+impl Change {
+    /// The same of an erasure-coded object: whole stripes are read, changed and written, so
+    /// writes that share one must not be at once (protocol 6.1).
+    #[must_use]
+    pub fn in_stripes(self, len: u64) -> Self {
+        match self {
+            Self::Bytes(range) => {
+                Self::Bytes(range.start / len * len..range.end.next_multiple_of(len))
+            }
+            Self::Whole => Self::Whole,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     number: u64,
@@ -125,6 +139,8 @@ mod tests {
         inflight.end(&first);
         gone.store(true, Ordering::Relaxed);
         assert_eq!(begin(Change::Bytes(0..20)).1, None);
+        let stripes = Change::Bytes(510..513).in_stripes(512);
+        assert_eq!(stripes, Change::Bytes(0..1024));
         assert!(!inflight.is_being_made(oid));
     }
 }

@@ -11,7 +11,7 @@ use crate::wire::oid::ObjectKind;
 use crate::wire::{ObjectId, Status, VdiId};
 
 /// The unit of erasure coding (protocol 6.1).
-const STRIPE_LEN: u64 = 512;
+pub const STRIPE_LEN: u64 = 512;
 
 /// READ_OBJ: as many bytes as asked for, zeros where nothing is stored.
 pub fn read(sheep: &Sheep, request: &Incoming) -> Result<Answer, Status> {

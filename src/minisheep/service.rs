@@ -18,9 +18,11 @@ use super::connection::{Connection, Received};
 use super::dispatch;
 use super::hooks::{After, Before, Delay};
 use super::inflight::{Change, Ticket};
+use super::objects::STRIPE_LEN;
 use super::queue::Queue;
 use super::sheep::{Answer, Incoming, Phase, Sheep};
 use super::state::Format;
+use crate::wire::oid::ObjectKind;
 use crate::wire::{ObjectId, Opcode, RequestHeader};
 
 /// Workers; fewer than a real sheep's 32, more than any disk needs.
@@ -137,6 +139,7 @@ impl Service {
         self.sheep.count(header.opcode);
         let ticket = change(&header).map(|change| {
             let oid = ObjectId::from_raw(header.obj().oid);
+            let change = if self.is_coded(oid) { change.in_stripes(STRIPE_LEN) } else { change };
             let (ticket, broken) = self.sheep.inflight.begin(oid, change, connection.gone());
             if let Some(rule) = broken {
                 self.sheep.rules.broken(rule, &header);
@@ -144,6 +147,12 @@ impl Service {
             ticket
         });
         Job { connection: Arc::clone(connection), request, ticket }
+    }
+
+    /// Whether it is a data object of an erasure-coded VDI.
+    fn is_coded(&self, oid: ObjectId) -> bool {
+        let vdi = (oid.kind() == ObjectKind::Data).then(|| self.sheep.table.get(oid.vid_raw()));
+        vdi.flatten().is_some_and(|vdi| vdi.meta().header.is_erasure_coded())
     }
 
     fn goes_at_once(&self, job: &Job) -> bool {
