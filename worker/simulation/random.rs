@@ -28,9 +28,13 @@ fn batch(random: &mut Rand, shape: Shape) -> Vec<(u64, u32)> {
     let mut at = random.below(3 * shape.object_len());
     let mut ranges = Vec::new();
     while at < shape.len && ranges.len() < 12 {
-        let len = (1 + random.below(2 * shape.object_len())).min(shape.len - at);
+        let len_max = [600, 2 * shape.object_len()][random.below(2)];
+        let len = (1 + random.below(len_max)).min(shape.len - at);
         ranges.push((at as u64, u32::try_from(len).unwrap()));
         at += len + random.below(5 * shape.object_len());
+        if random.below(2) == 0 {
+            at = at.next_multiple_of(512);
+        }
     }
     ranges
 }
