@@ -194,3 +194,22 @@ fn a_volume_in_the_page_cache_holds_what_a_vector_does() {
 fn a_volume_in_a_small_object_cache_holds_what_a_vector_does() {
     model(&SMALL_CACHE);
 }
+
+/// A volume that was detached belongs to others until it is attached again: nothing that was
+/// cached before is believed.
+#[test]
+fn a_new_attach_sees_what_others_wrote() {
+    let cluster = Cluster::start();
+    let disk = cluster.vdi("disk", 8 * MIB);
+    let one = Mount::start(&cluster, &["-k", "-o"]);
+    let other = Mount::start(&cluster, &[]);
+    for round in 1..=3 {
+        other.attach(&disk);
+        other.open(&disk).write_all_at(&[round; 9000], 4 * MIB - 100).unwrap();
+        other.detach(&disk);
+        one.attach(&disk);
+        let content = fs::read(one.volume(&disk)).unwrap();
+        assert!(content[(4 << 20) - 100..][..9000].iter().all(|byte| *byte == round));
+        one.detach(&disk);
+    }
+}

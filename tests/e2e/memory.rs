@@ -1,10 +1,12 @@
-//! What attached volumes cost.
+//! What attached volumes and the caches cost, and what the caches save.
 
+use crate::MIB;
 use crate::cluster::Cluster;
 use crate::mount::Mount;
 use nix::unistd::Pid;
 use sheepfs::wire::inode::INODE_HEADER_LEN;
 use std::fs;
+use std::os::unix::fs::FileExt;
 
 const VOLUMES: usize = 100;
 const COST_KIB_MAX: u64 = 16 << 10;
@@ -45,4 +47,63 @@ fn an_attach_reads_the_header_and_no_more() {
     mount.attach(&disk);
     let reads = cluster.minisheep().served("ReadObj") - before;
     assert_eq!(reads, 1, "an attach needs {INODE_HEADER_LEN} bytes of the inode");
+}
+
+/// How many reads of data objects it takes to read the same block twice.
+fn reads_of_one_block(cluster: &Cluster, mount: &Mount, disk: &str) -> u64 {
+    let before = cluster.minisheep().served("ReadObj");
+    for _ in 0..2 {
+        mount.open(disk).read_exact_at(&mut [0; 4096], MIB).unwrap();
+    }
+    cluster.minisheep().served("ReadObj") - before
+}
+
+/// minisheep only, since only its answers can be counted here.
+#[test]
+fn the_object_cache_saves_reads_while_it_is_on() {
+    let cluster = Cluster::mini();
+    let disk = cluster.vdi("disk", 8 * MIB);
+    let mount = Mount::with_volume(&cluster, &disk, &[]);
+    mount.open(&disk).write_all_at(&[1; 2 << 20], 0).unwrap();
+    assert_eq!(reads_of_one_block(&cluster, &mount, &disk), 2);
+    mount.write("config/object_cache", b"1").unwrap();
+    assert_eq!(reads_of_one_block(&cluster, &mount, &disk), 1);
+    assert_eq!(reads_of_one_block(&cluster, &mount, &disk), 0);
+    mount.write("config/object_cache", b"0").unwrap();
+    assert_eq!(reads_of_one_block(&cluster, &mount, &disk), 2);
+}
+
+#[test]
+fn the_page_cache_saves_reads_for_those_who_opened_with_it() {
+    let cluster = Cluster::mini();
+    let disk = cluster.vdi("disk", 8 * MIB);
+    let mount = Mount::with_volume(&cluster, &disk, &[]);
+    mount.open(&disk).write_all_at(&[1; 2 << 20], 0).unwrap();
+    mount.write("config/page_cache", b"1").unwrap();
+    let file = mount.open(&disk);
+    let reads = || {
+        let before = cluster.minisheep().served("ReadObj");
+        file.read_exact_at(&mut [0; 4096], MIB).unwrap();
+        cluster.minisheep().served("ReadObj") - before
+    };
+    assert!(reads() > 0);
+    assert_eq!(reads(), 0);
+    mount.write("config/page_cache", b"0").unwrap();
+    assert_eq!(reads(), 0, "a file that is open goes on as it was opened");
+    assert_eq!(reads_of_one_block(&cluster, &mount, &disk), 2);
+}
+
+#[test]
+fn the_object_cache_stays_within_its_size() {
+    let cluster = Cluster::start();
+    let disk = cluster.vdi("disk", 96 * MIB);
+    let mount = Mount::with_volume(&cluster, &disk, &["-o", "--cache-size", "8M"]);
+    let piece = vec![3; 1 << 20];
+    let file = mount.open(&disk);
+    (0..96).for_each(|number| file.write_all_at(&piece, number * MIB).unwrap());
+    let before = private_kib(mount.worker());
+    assert!(fs::read(mount.volume(&disk)).unwrap().iter().all(|byte| *byte == 3));
+    let grown = private_kib(mount.worker()).saturating_sub(before);
+    println!("a cache of 8 MiB costs {grown} KiB");
+    assert!(grown < 16 << 10, "a cache of 8 MiB costs {grown} KiB");
 }
