@@ -11,9 +11,13 @@ use sheepfs::ipc::{Failure, FromWorker, Query, Report, Tag};
 use sheepfs::text::report::{ClusterReport, NodeReport, SpaceReport, StoreSpace};
 use sheepfs::wire::cluster::{EpochRecord, Node, decode_nodes};
 use sheepfs::wire::{Request, Status};
+use std::time::{Duration, Instant};
 
 /// The most nodes an epoch record may need room for.
 const EPOCH_NODES_MAX: u32 = 6144;
+
+/// How often the supervisor is told that a long query goes on.
+const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Which of a query's questions a reply answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,8 @@ pub struct QueryRun {
     epochs: u32,
     vdis: Option<VdiScan>,
     vdis_done: bool,
+    /// When the supervisor last heard of it.
+    signed: Instant,
 }
 
 impl QueryRun {
@@ -69,6 +75,7 @@ impl QueryRun {
             epochs: 0,
             vdis: None,
             vdis_done: true,
+            signed: io.now,
         };
         match query {
             Query::Cluster => run.ask(Request::stat_cluster(1, 0), Part::EpochCount, io),
@@ -96,8 +103,12 @@ impl QueryRun {
         self.vdis = Some(VdiScan::begin(self.tag, with_usage, io));
     }
 
-    /// Takes an answer.
+    /// Takes an answer, and says now and then that there was one.
     pub fn reply(&mut self, part: Part, reply: &Reply, io: &mut Context<Waiter>) -> Progress {
+        if io.now.duration_since(self.signed) >= SIGN_INTERVAL {
+            self.signed = io.now;
+            io.out.push(FromWorker::ReportChunk { tag: self.tag, last: false, bytes: Vec::new() });
+        }
         match part {
             Part::EpochCount => self.epoch_count(reply, io),
             Part::Epochs(room) => self.epochs(room, reply, io),

@@ -141,7 +141,8 @@ pub enum FromWorker {
         /// What it is now.
         facts: VolumeFacts,
     },
-    /// A piece of an encoded [`Report`], in order.
+    /// A piece of an encoded [`Report`], in order. An empty one that is not the
+    /// last only says that the worker goes on.
     ReportChunk {
         /// The request.
         tag: Tag,

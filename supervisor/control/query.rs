@@ -12,7 +12,8 @@ use sheepfs::ipc::{Query, Report, Tag, ToWorker};
 use sheepfs::text;
 use std::time::{Duration, Instant};
 
-/// How long a report may take.
+/// How long a report may take without a sign of progress: a list of many VDIs
+/// takes long, and its worker says now and then that it goes on.
 const QUERY_TIME: Duration = Duration::from_secs(5);
 /// The longest encoded report: some hundred thousand VDIs.
 const REPORT_LEN_MAX: usize = 64 << 20;
@@ -46,7 +47,8 @@ impl Control {
     }
 
     pub(super) fn report_chunk(&mut self, tag: Tag, last: bool, chunk: &[u8], now: Instant) {
-        let Some(Wait { work: Work::Query { query, bytes }, .. }) = self.waits.get(tag) else {
+        let Some(Wait { work: Work::Query { query, bytes }, deadline, .. }) = self.waits.get(tag)
+        else {
             return tracing::debug!(tag = tag.0, "a report that nobody waits for any more");
         };
         let query = *query;
@@ -55,6 +57,7 @@ impl Control {
             bytes.extend_from_slice(chunk);
         }
         if fits && !last {
+            *deadline = Some(now + QUERY_TIME);
             return;
         }
         let answer = if fits { answer_to(query, bytes) } else { None };

@@ -192,6 +192,21 @@ fn switches_take_effect_at_once() {
     }
 }
 
+/// A list of many VDIs takes long; what counts is that it goes on.
+#[test]
+fn a_report_that_makes_progress_is_waited_for() {
+    let mut running = Loop::running();
+    let caller = running.open(Query::Vdis);
+    let [ToWorker::Query { tag, .. }] = running.sent()[..] else { panic!() };
+    for _ in 0..5 {
+        running.later(Duration::from_secs(4));
+        running.says(FromWorker::ReportChunk { tag, last: false, bytes: Vec::new() });
+        assert_eq!(running.answer(caller), None);
+    }
+    running.later(Duration::from_secs(5));
+    assert_eq!(running.answer(caller), refused(Errno::ETIMEDOUT));
+}
+
 #[test]
 fn a_report_comes_in_pieces_and_is_checked() {
     let mut running = Loop::running();
