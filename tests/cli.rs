@@ -235,6 +235,25 @@ fn help_lists_exactly_what_there_is() {
     assert!(help.contains("[OPTIONS] <MOUNTPOINT>"));
 }
 
+/// The manual page's list of options is that of the program.
+#[test]
+fn the_manual_page_knows_every_option_and_no_other() {
+    let help = String::from_utf8(sheepfs().arg("--help").output().unwrap().stdout).unwrap();
+    let is_option = |line: &&str| line.trim_start().starts_with('-');
+    let listed = help.lines().filter(is_option).map(|line| {
+        let option = line.trim_start().split("  ").next().unwrap_or_default();
+        option.replace(['<', '>'], "")
+    });
+    let page = include_str!("../man/sheepfs.8");
+    let described = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Fl "))
+        .map(|option| format!("-{option}").replace(" , Fl ", ", -").replace(" Ar ", " "));
+    let listed: BTreeSet<String> = listed.collect();
+    assert!(listed.len() > 12, "{listed:?}");
+    assert_eq!(described.collect::<BTreeSet<_>>(), listed);
+}
+
 #[test]
 fn version_is_that_of_the_package() {
     let output = sheepfs().arg("-V").output().unwrap();
