@@ -23,6 +23,7 @@ mod pages;
 mod parts;
 pub mod recent;
 pub mod reload;
+mod stripe;
 mod updates;
 
 use crate::context::Context;
@@ -52,6 +53,8 @@ pub type Io<'a> = Context<'a, Waiter>;
 pub enum Wait {
     /// A part's read, write or create.
     Part(u32, PartId),
+    /// What lies behind a part in its erasure-coded stripe.
+    StripeRest(u32, PartId),
     /// A part's index entry, read again.
     Recheck(u32, PartId),
     /// The header, since that entry is another now: is it still our VDI's?
@@ -258,6 +261,7 @@ impl Volume {
         let verdict = self.ruling(&wait, verdict);
         match wait {
             Wait::Part(object, part) => self.part_replied(object, part, verdict, io),
+            Wait::StripeRest(object, part) => self.rest_replied(object, part, verdict, bytes, io),
             Wait::Recheck(object, part) => self.rechecked(object, part, verdict, bytes, io),
             Wait::Confirm(object, part, entry) => {
                 self.confirmed(object, part, entry, (verdict, bytes), io);
@@ -278,7 +282,7 @@ impl Volume {
 
     /// A volume that failed tries nothing again: what was not done fails.
     fn ruling(&self, wait: &Wait, verdict: Verdict) -> Verdict {
-        let asks = matches!(wait, Wait::Recheck(..) | Wait::Confirm(..));
+        let asks = matches!(wait, Wait::StripeRest(..) | Wait::Recheck(..) | Wait::Confirm(..));
         match self.failure() {
             Some(failure) if asks || verdict != Verdict::Done => Verdict::Fail(failure),
             Some(_) | None => verdict,

@@ -47,6 +47,10 @@ fn write_data(sheep: &Sheep, request: &Incoming, place: &Place) -> Result<(), St
         sheep.broken(Rule::StripeAbsent, request);
         return Err(Status::InvalidParms);
     }
+    let in_front = place.offset.is_multiple_of(STRIPE_LEN) && (1..STRIPE_LEN).contains(&place.len);
+    if meta.header.is_erasure_coded() && in_front {
+        sheep.broken(Rule::StripeFront, request);
+    }
     place.store(sheep, request)
 }
 

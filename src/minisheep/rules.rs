@@ -80,6 +80,9 @@ rules! {
     DiscardForeign = "discard_foreign",
     /// An unaligned write to an absent erasure-coded object, which hangs (protocol 6.1).
     StripeAbsent = "stripe_absent",
+    /// A write that begins at the border of an erasure-coded stripe and ends within it: a real
+    /// gateway zeroes the rest of the stripe.
+    StripeFront = "stripe_front",
     /// A frame that ends in the middle.
     Frame = "frame",
 }

@@ -155,6 +155,15 @@ impl Request {
         Self::external(Opcode::WriteObj, 0, extent.len).obj(&fields)
     }
 
+    /// Overwrites a piece of an existing data object with bytes that the request
+    /// carries itself. `None` when they are more or fewer than the piece.
+    #[must_use]
+    pub fn write_bytes(vid: VdiId, index: u32, extent: Extent, bytes: Vec<u8>) -> Option<Self> {
+        let fields = data_fields(vid, index, extent);
+        (bytes.len() == extent.len as usize)
+            .then(|| Self::bytes(Opcode::WriteObj, bytes).obj(&fields))
+    }
+
     /// Makes a data object: zeros but for the payload.
     #[must_use]
     pub fn create(vid: VdiId, index: u32, extent: Extent) -> Self {

@@ -252,6 +252,11 @@ impl Cluster {
             return (Status::NoObj, Vec::new(), 0);
         };
         object[at..at + payload.len()].copy_from_slice(payload);
+        // A real gateway loses what lies behind a write at the front of a stripe.
+        let in_front = at.is_multiple_of(512) && (1..512).contains(&payload.len());
+        if self.shape.copy_policy != 0 && in_front && header.opcode == Opcode::WriteObj.code() {
+            object[at + payload.len()..at + 512].fill(0);
+        }
         (Status::Success, Vec::new(), 0)
     }
 

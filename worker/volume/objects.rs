@@ -16,7 +16,7 @@ use sheepfs::wire::request::Extent;
 use std::time::Instant;
 
 /// The unit in which erasure-coded objects are written.
-const STRIPE_LEN: u64 = 512;
+pub const STRIPE_LEN: u32 = 512;
 
 /// Names a part within its volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,7 +74,8 @@ impl Part {
         let start = u64::from(self.extent.offset());
         let end = start + u64::from(self.extent.len());
         if stripes {
-            (start / STRIPE_LEN * STRIPE_LEN, end.next_multiple_of(STRIPE_LEN))
+            let stripe = u64::from(STRIPE_LEN);
+            (start / stripe * stripe, end.next_multiple_of(stripe))
         } else {
             (start, end)
         }

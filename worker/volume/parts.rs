@@ -51,6 +51,11 @@ impl Volume {
         };
         if part.kind == Kind::Write {
             io.cache.forget(self.id, self.position(object, part), part.span.len());
+            if state == State::Running
+                && let Some(rest) = self.stripe_rest(part)
+            {
+                return self.read_rest(object, part.id, rest, io);
+            }
         }
         self.set_state(object, part.id, state);
         self.send(request, Some(part.span), Wait::Part(object, part.id), io);
