@@ -15,10 +15,20 @@ pub fn value(facts: &VolumeFacts, name: &OsStr) -> Option<String> {
     match name.to_str()? {
         // In hexadecimal without a prefix, as `dog vdi list` prints it.
         VID => Some(format!("{:x}", facts.vid)),
-        COPIES => Some(facts.copies.to_string()),
+        COPIES => Some(redundancy(facts)),
         BLOCK_SIZE => 1u64.checked_shl(facts.block_size_shift.into()).map(|len| len.to_string()),
-        SNAPSHOT => Some(u8::from(facts.snapshot).to_string()),
+        SNAPSHOT => Some(if facts.snapshot { facts.snap_id } else { 0 }.to_string()),
         _ => None,
+    }
+}
+
+/// As `dog vdi list` prints it: the number of replicas, or data and parity strips
+/// as `4:2`, which the policy holds as halves of the former and the latter
+/// (protocol 6.1).
+fn redundancy(facts: &VolumeFacts) -> String {
+    match facts.copy_policy {
+        0 => facts.copies.to_string(),
+        policy => format!("{}:{}", u32::from(policy >> 4) * 2, policy & 15),
     }
 }
 
@@ -51,7 +61,7 @@ mod tests {
             copies: 3,
             copy_policy: 0,
             block_size_shift: 22,
-            snap_id: 1,
+            snap_id: 5,
             snapshot: true,
         };
         let names = String::from_utf8(names()).unwrap();
@@ -59,7 +69,10 @@ mod tests {
             .split_terminator('\0')
             .map(|name| value(&facts, name.as_ref()).unwrap())
             .collect();
-        assert_eq!(values, ["7c2b25", "3", "4194304", "1"]);
+        assert_eq!(values, ["7c2b25", "3", "4194304", "5"]);
         assert_eq!(value(&facts, "security.capability".as_ref()), None);
+        let coded = VolumeFacts { copies: 6, copy_policy: 0x22, snapshot: false, ..facts };
+        assert_eq!(value(&coded, COPIES.as_ref()).unwrap(), "4:2");
+        assert_eq!(value(&coded, SNAPSHOT.as_ref()).unwrap(), "0");
     }
 }
