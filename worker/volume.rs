@@ -282,7 +282,7 @@ impl Volume {
 
     /// A volume that failed tries nothing again: what was not done fails.
     fn ruling(&self, wait: &Wait, verdict: Verdict) -> Verdict {
-        let asks = matches!(wait, Wait::Recheck(..) | Wait::Confirm(..));
+        let asks = matches!(wait, Wait::StripeRest(..) | Wait::Recheck(..) | Wait::Confirm(..));
         match self.failure() {
             Some(failure) if asks || verdict != Verdict::Done => Verdict::Fail(failure),
             Some(_) | None => verdict,
