@@ -179,6 +179,7 @@ impl Volume {
         {
             return io.done(tag, Ok(()));
         }
+        self.recent.note_use();
         let objects = self.split(tag, kind, offset, span);
         let write = (kind == Kind::Write).then(|| self.barriers.begin_write());
         self.ops.insert(tag, Op { parts_left: objects.len(), failure: None, write });
@@ -358,7 +359,7 @@ impl Volume {
     /// entries of ours, since nobody else will repair them; then the release.
     fn finish_detach(&mut self, io: &mut Io) {
         let Some(tag) = self.detaching else { return };
-        if !self.looked && self.failure().is_none() && self.recent.next_check().is_some() {
+        if !self.looked && self.failure().is_none() && !self.recent.is_empty() {
             self.looked = true;
             return self.look_at_header(io);
         }

@@ -129,6 +129,29 @@ fn a_deleted_vdi_is_not_full_of_holes() {
     assert!(run.cluster.objects.is_empty());
 }
 
+/// Where vids are used again, another VDI may have taken the place of ours. Its
+/// objects are not shown for longer than half a minute.
+#[test]
+fn a_recycled_vid_is_noticed_by_a_volume_that_only_reads() {
+    let mut run = quiet();
+    run.write(1, 0, 512, 1);
+    run.settle();
+    for _ in 0..400 {
+        run.tick();
+        run.settle();
+    }
+    run.cluster.inodes.get_mut(&7).unwrap().bytes[512] = 2;
+    run.read(2, 0, 512);
+    run.settle();
+    for _ in 0..200 {
+        run.tick();
+        run.settle();
+    }
+    run.read(3, 0, 512);
+    run.settle();
+    assert_eq!(run.outcome(3), Err(Failure::Replaced));
+}
+
 /// A block that somebody discarded under the mount is a hole (protocol 2).
 #[test]
 fn a_discarded_block_reads_as_zeros_and_is_created_again() {

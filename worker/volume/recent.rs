@@ -36,13 +36,15 @@ pub struct Allocation {
 #[derive(Debug)]
 pub struct Recent {
     blocks: BTreeMap<u32, Allocation>,
+    /// Whether the volume was used since the header was looked at.
+    used: bool,
     next_check: Instant,
 }
 
 impl Recent {
     /// None yet.
     pub fn new(now: Instant) -> Self {
-        Self { blocks: BTreeMap::new(), next_check: now + CHECK_INTERVAL }
+        Self { blocks: BTreeMap::new(), used: false, next_check: now + CHECK_INTERVAL }
     }
 
     /// A block's index update was answered.
@@ -69,13 +71,25 @@ impl Recent {
         std::mem::take(&mut self.blocks).into_values().collect()
     }
 
+    /// The volume is used. Where vids are used again, another VDI may stand in its
+    /// place by now, so its header is looked at now and then (hazard 10).
+    pub fn note_use(&mut self) {
+        self.used = true;
+    }
+
+    /// Whether there is anything to forget.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
     /// When the header should be looked at.
     pub fn next_check(&self) -> Option<Instant> {
-        (!self.blocks.is_empty()).then_some(self.next_check)
+        (self.used || !self.blocks.is_empty()).then_some(self.next_check)
     }
 
     /// The header is looked at now.
     fn checked(&mut self, now: Instant) {
+        self.used = false;
         self.next_check = now + CHECK_INTERVAL;
     }
 }
