@@ -219,7 +219,8 @@ impl Control {
     /// When the next [`Input::Tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         let own = [
-            self.session.deadline(),
+            // At the end no other worker is started.
+            self.session.deadline().filter(|_| self.session.is_alive() || !self.is_ending()),
             self.retry_at,
             self.ending_deadline(),
             self.closing_deadline(),

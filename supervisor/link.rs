@@ -158,7 +158,8 @@ impl Link {
             Ok(sent) => sent,
             Err(ChannelError::Closed) => true,
             Err(error) => {
-                tracing::error!(generation = self.generation, "{error}");
+                tracing::error!(generation = self.generation, "{error}; the worker is ended");
+                self.hang_up();
                 true
             }
         }

@@ -111,7 +111,7 @@ impl Worker {
         let program = programs::path_of(PROGRAM);
         let failed = |cause| SpawnError::Start { program: program.display().to_string(), cause };
         let mut command = Command::new(&program);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/");
         // A Ctrl-C at the terminal is for us alone.
         command.process_group(0);
         command.env(SINK_VARIABLE, self.sink.word());

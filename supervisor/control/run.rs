@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 
 /// How often it looks whether data in flight has come to its end.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// How long the end waits for an unmounting whose data is cut off.
+const UNMOUNT_TIME: Duration = Duration::from_secs(2);
 /// How long the worker may take to end by itself.
 const WORKER_STOP_SECONDS: u64 = 5;
 
@@ -209,6 +211,13 @@ impl Shell {
             link.hang_up();
         }
         self.parts.worker.wait_or_kill(WORKER_STOP_SECONDS);
+        // Data is cut off, so nothing holds an unmounting back any more.
+        let until = Instant::now() + UNMOUNT_TIME;
+        while self.unmounting.as_ref().is_some_and(|thread| !thread.is_finished())
+            && Instant::now() < until
+        {
+            thread::sleep(DRAIN_POLL);
+        }
     }
 
     fn mount(&mut self) -> Result<(), Failed> {

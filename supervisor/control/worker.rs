@@ -31,6 +31,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(30);
 /// The pause before the next worker, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The pause when the last worker was killed and is not buried yet.
+const BURIAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where the newest worker is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +90,9 @@ impl Session {
 impl Control {
     pub(super) fn tick_worker(&mut self, now: Instant) {
         match self.session {
-            Session::Resting { until, pause } if until <= now => self.start_worker(pause, now),
+            Session::Resting { until, pause } if until <= now && !self.is_ending() => {
+                self.start_worker(pause, now);
+            }
             Session::Greeting { deadline, .. } | Session::Connecting { deadline, .. }
                 if deadline <= now =>
             {
@@ -110,8 +114,14 @@ impl Control {
     }
 
     pub(super) fn worker_not_started(&mut self, cause: SpawnError, now: Instant) {
-        if self.is_starting() {
-            self.session = Session::Over;
+        if matches!(cause, SpawnError::Alive) {
+            // It was killed a moment ago; the kernel needs a little to bury it.
+            let pause = self.session.pause();
+            self.session = Session::Resting { until: now + BURIAL_PAUSE, pause };
+            self.publish(WorkerState::Waiting);
+        } else if self.is_starting() {
+            // There is no process; the end makes it over.
+            self.rest(now);
             self.end(Err(Failed::Worker(cause)), now);
         } else {
             self.note("start a worker", &cause);
@@ -231,7 +241,8 @@ impl Control {
         for wait in self.waits.take_all() {
             self.interrupted(wait, now);
         }
-        if self.is_ending() {
+        // While the mount is being undone, its end is waited for.
+        if self.is_ending() && !self.awaits_drained() {
             self.over();
         }
     }

@@ -57,8 +57,10 @@ impl SheepFs {
         volume.opened();
         // Counted first, looked up again afterwards: a detach removes first and
         // counts afterwards, so one of both sees the other.
-        if self.volume(INodeNo(volume.ino)).is_none() {
-            volume.closed();
+        if self.volume(INodeNo(volume.ino)).is_none_or(|found| found.id != volume.id) {
+            if volume.closed() {
+                self.events.tell(Event::Closed);
+            }
             return reply.error(Errno::ENOENT);
         }
         let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;

@@ -101,3 +101,16 @@ fn a_signal_before_the_mount_is_ready_is_no_success() {
     start.says(FromWorker::Done { tag: tags[0], outcome: Ok(()) });
     assert!(matches!(start.end(), Some(Err(Failed::Interrupted))));
 }
+
+#[test]
+fn a_worker_that_cannot_be_started_at_all_ends_the_start() {
+    let mut start = Loop::new(&[7000], &[]);
+    start.effects();
+    let cause = std::io::Error::from_raw_os_error(2);
+    start.apply(Input::NotStarted(SpawnError::Arena(cause)));
+    start.apply(Input::Drained);
+    assert!(matches!(start.end(), Some(Err(Failed::Worker(_)))));
+    start.effects();
+    start.later(Duration::from_secs(3600));
+    assert!(start.effects().is_empty());
+}

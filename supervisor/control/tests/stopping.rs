@@ -114,3 +114,18 @@ fn a_mount_that_fails_releases_what_was_attached() {
     start.says(FromWorker::Done { tag: tags[0], outcome: Ok(()) });
     assert!(matches!(start.end(), Some(Err(Failed::Killed))));
 }
+
+/// The mount is undone by another thread, which the process must not leave behind.
+#[test]
+fn a_worker_lost_while_unmounting_does_not_cut_that_short() {
+    let mut running = Loop::running();
+    running.attached("a", 1);
+    running.apply(Input::Stop);
+    running.apply(Input::WorkerGone(1));
+    assert!(running.end().is_none());
+    running.effects();
+    running.later(Duration::from_secs(5));
+    assert!(running.effects().is_empty(), "no other worker is started");
+    running.apply(Input::Drained);
+    assert!(matches!(running.end(), Some(Ok(()))));
+}
