@@ -8,10 +8,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+/// A longer line is passed on in pieces.
+const LINE_LEN_MAX: u64 = 8192;
+
 /// Listens to one stream of a child.
 #[derive(Debug)]
 pub struct Listener {
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
     last: Arc<Mutex<String>>,
 }
 
@@ -22,20 +25,31 @@ impl Listener {
         let last = Arc::new(Mutex::new(String::new()));
         let kept = Arc::clone(&last);
         let listen = move || {
-            for line in BufReader::new(from).lines().map_while(Result::ok) {
+            let mut from = BufReader::new(from);
+            while let Some(line) = next_line(&mut from) {
                 tracing::info!(program, "{line}");
                 *kept.lock().unwrap_or_else(PoisonError::into_inner) = line;
             }
         };
-        Self { thread: thread::spawn(listen), last }
+        let thread = thread::Builder::new().spawn(listen);
+        let thread = thread.map_err(|cause| tracing::warn!(%cause, program, "cannot listen")).ok();
+        Self { thread, last }
     }
 
     /// Waits for the end of the stream; gives its last line, or nothing.
     pub fn last_line(self) -> String {
         // The thread can't panic: it would have ended the process.
-        let _ = self.thread.join();
+        let _ = self.thread.map(JoinHandle::join);
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// The next line, or as much of it as is believed; whatever the child writes, the
+/// listener goes on to the end of the stream.
+fn next_line(from: &mut impl BufRead) -> Option<String> {
+    let mut bytes = Vec::new();
+    let read = from.take(LINE_LEN_MAX).read_until(b'\n', &mut bytes).ok()?;
+    (read > 0).then(|| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned())
 }
 
 #[cfg(test)]
@@ -46,5 +60,6 @@ mod tests {
     fn the_last_line_is_kept() {
         assert_eq!(Listener::start("test", &b"one\ntwo\n"[..]).last_line(), "two");
         assert_eq!(Listener::start("test", &b""[..]).last_line(), "");
+        assert_eq!(Listener::start("test", &b"\xff\nlast"[..]).last_line(), "last");
     }
 }
