@@ -51,11 +51,11 @@ pub struct Options {
     #[arg(long)]
     pub allow_other: bool,
 
-    /// Owner of all files [default: the caller]
+    /// Owner of the volumes [default: the caller]
     #[arg(long, value_name = "UID")]
     pub uid: Option<u32>,
 
-    /// Group of all files [default: the caller's]
+    /// Group of the volumes [default: the caller's]
     #[arg(long, value_name = "GID")]
     pub gid: Option<u32>,
 
