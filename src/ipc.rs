@@ -23,5 +23,8 @@ pub mod slots;
 pub use arena::{Arena, RawSpan, Span};
 pub use channel::{Channel, ChannelError, SupervisorEnd, WorkerEnd};
 pub use failure::Failure;
-pub use message::{FromWorker, LostReason, Query, Report, Tag, ToWorker, VolumeFacts, VolumeId};
+pub use message::{
+    Allocation, ClusterFacts, FromWorker, LostReason, Query, QuietReason, Report, Tag, ToWorker,
+    VolumeFacts, VolumeId,
+};
 pub use slots::Slots;

@@ -16,6 +16,12 @@ use std::net::SocketAddr;
 pub const BUILD: &str = concat!("sheepfs ", env!("CARGO_PKG_VERSION"));
 /// The most bytes of a report that travel in one message.
 pub const REPORT_CHUNK_LEN: usize = 16 << 10;
+/// The most nodes of a cluster that are told of.
+pub const MEMBERS_MAX: usize = 256;
+/// The most gateways that are watched at once.
+pub const WATCHED_MAX: usize = 64;
+/// The most allocations in one message.
+pub const ALLOCATIONS_MAX: usize = 1024;
 
 /// Names a request of the supervisor's; comes back with the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,8 +35,16 @@ pub struct VolumeId(pub u32);
 /// From the supervisor to the worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// Connect to that sheep. The first message, and the only one until the
-    /// answer, which is [`FromWorker::Connected`] or [`FromWorker::Lost`].
+    /// Look whether a sheep would do, without a session. Only before a session,
+    /// so of the spare worker. Answered by [`FromWorker::Checked`].
+    Check {
+        /// Comes back with the answer.
+        tag: Tag,
+        /// The sheep.
+        sheep: SocketAddr,
+    },
+    /// Connect to that sheep. Answered by [`FromWorker::Connected`], or by
+    /// [`FromWorker::Unreached`], after which another may be tried.
     Connect {
         /// [`BUILD`] of the supervisor.
         build: String,
@@ -38,6 +52,14 @@ pub enum ToWorker {
         sheep: SocketAddr,
         /// Bytes of object cache; 0 is off.
         cache_bytes: u64,
+        /// How long a request may be on the wire without progress before the
+        /// sheep is probed, in milliseconds.
+        io_timeout_ms: u32,
+        /// Number of this session; the upper byte of each request's id on the wire.
+        generation: u64,
+        /// Gateways on which requests of earlier workers may still run: each is
+        /// watched until [`FromWorker::Quiet`]. At most [`WATCHED_MAX`].
+        watch: Vec<SocketAddr>,
     },
     /// Find a VDI, lock it if it is a working one, and make it a volume.
     Attach {
@@ -50,9 +72,33 @@ pub enum ToWorker {
         /// The vid whose lock we hold already, from an earlier worker; 0 for
         /// none. A second lock by ourselves would be refused (hazard 8).
         held_lock: u32,
-        /// The volume is in use already, with the vid of `held_lock`: what is
-        /// found must be that VDI, or descend from it (hazard 10).
-        continues: bool,
+        /// The gateway through which an earlier worker sent a lock request for
+        /// this attach, of which it did not live to hear the answer: if that node
+        /// turns out to hold the lock, it is ours.
+        lock_sent: Option<SocketAddr>,
+    },
+    /// Allocations of a volume that an earlier worker made, to be remembered by
+    /// the [`ToWorker::Resume`] that follows. At most [`ALLOCATIONS_MAX`] a message.
+    Remember {
+        /// The volume.
+        volume: VolumeId,
+        /// The allocations.
+        allocations: Vec<Allocation>,
+    },
+    /// Go on with a volume that an earlier worker had.
+    Resume {
+        /// Answered by [`FromWorker::Attached`] or a failed [`FromWorker::Done`].
+        tag: Tag,
+        /// The volume.
+        volume: VolumeId,
+        /// What the user wrote at the attach.
+        name: VolumeName,
+        /// What it was last. What is found must be that VDI, or descend from it
+        /// (hazard 10).
+        facts: VolumeFacts,
+        /// As in [`ToWorker::Attach`], for the lock of the vid that follows after
+        /// a snapshot. The lock of the present vid is ours in any case.
+        lock_sent: Option<SocketAddr>,
     },
     /// Finish what is under way on a volume, release its lock, forget it.
     Detach {
@@ -103,6 +149,11 @@ pub enum ToWorker {
         /// Bytes.
         cache_bytes: u64,
     },
+    /// Are you alive? Answered by [`FromWorker::Pong`] at once, at any time.
+    Ping {
+        /// Comes back.
+        number: u64,
+    },
 }
 
 /// From the worker to the supervisor.
@@ -113,12 +164,76 @@ pub enum FromWorker {
         /// [`BUILD`] of the worker.
         build: String,
     },
+    /// The answer to [`ToWorker::Check`].
+    Checked {
+        /// The check.
+        tag: Tag,
+        /// The cluster, when a session there would work.
+        outcome: Result<ClusterFacts, LostReason>,
+    },
     /// The sheep answers; requests may come.
-    Connected,
-    /// The sheep is gone or never came; the worker ends after this.
+    Connected {
+        /// Its cluster.
+        cluster: ClusterFacts,
+    },
+    /// There is no session, since the sheep does not answer. Another
+    /// [`ToWorker::Connect`] may follow.
+    Unreached {
+        /// Why.
+        reason: LostReason,
+    },
+    /// The sheep of the session is gone; the worker ends after this.
     Lost {
         /// Why.
         reason: LostReason,
+    },
+    /// The cluster's nodes, after connecting and whenever its epoch changes.
+    Members {
+        /// The epoch.
+        epoch: u32,
+        /// Where nodes can be reached, at most [`MEMBERS_MAX`] of them.
+        nodes: Vec<SocketAddr>,
+    },
+    /// No request of any earlier worker runs on a watched gateway any more. May
+    /// come before [`FromWorker::Connected`].
+    Quiet {
+        /// The gateway.
+        gateway: SocketAddr,
+        /// How that is known.
+        how: QuietReason,
+    },
+    /// The answer to [`ToWorker::Ping`].
+    Pong {
+        /// As asked.
+        number: u64,
+    },
+    /// That write is about to create an object. Said before the create leaves for
+    /// the sheep, so that it is known when the worker dies at once.
+    Creating {
+        /// The write.
+        tag: Tag,
+        /// The object's number in its volume.
+        block: u32,
+    },
+    /// An index entry was written. Said before any write that waited for it is done.
+    Allocated {
+        /// The volume.
+        volume: VolumeId,
+        /// The entry. `owner` 0: it is to be forgotten, whatever was said of it.
+        allocation: Allocation,
+    },
+    /// The header of a volume was seen unchanged: allocations older than any
+    /// snapshot takes are safe (protocol 7.4).
+    HeaderSeen {
+        /// The volume.
+        volume: VolumeId,
+        /// How long ago the header was asked for, in milliseconds.
+        age_ms: u32,
+    },
+    /// A lock request is about to leave for the sheep in use. Said before it does.
+    LockSent {
+        /// The volume.
+        volume: VolumeId,
     },
     /// A request is over. For reads and writes all bytes of the span are done.
     Done {
@@ -153,6 +268,37 @@ pub enum FromWorker {
     },
 }
 
+/// An index entry that was written lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocation {
+    /// The block.
+    pub block: u32,
+    /// The vid that owns its object, a raw number.
+    pub owner: u32,
+}
+
+/// What is known of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterFacts {
+    /// When it was formatted, seconds << 32 | nanoseconds: its identity. 0: never.
+    pub ctime: u64,
+    /// Its epoch.
+    pub epoch: u32,
+    /// Whether it serves: formatted, and not waiting for nodes.
+    pub running: bool,
+}
+
+/// How it is known that nothing of ours runs on a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum QuietReason {
+    /// It answered that no request is active.
+    Drained,
+    /// Its process is gone: connections are refused.
+    Gone,
+    /// It is no member of the cluster any more.
+    NotMember,
+}
+
 /// Why a worker has no sheep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LostReason {
@@ -162,6 +308,9 @@ pub enum LostReason {
     Unreachable,
     /// It was connected, and the connection broke.
     Disconnected,
+    /// A request made no progress for the I/O time-out, and a probe on a fresh
+    /// connection got no answer.
+    Silent,
     /// It said that it, or the cluster, is shutting down.
     ShuttingDown,
     /// It does not speak the protocol.
@@ -176,6 +325,7 @@ impl LostReason {
             Self::Refused => "connection refused, no sheep listens there",
             Self::Unreachable => "no answer from that address",
             Self::Disconnected => "the connection broke",
+            Self::Silent => "requests make no progress, and a new connection gets no answer",
             Self::ShuttingDown => "the sheep is shutting down",
             Self::NotASheep => "what listens there does not speak the Sheepdog protocol",
         }
