@@ -1,15 +1,20 @@
 //! The data path: reads, writes and flushes of volumes, from the FUSE threads to
-//! the worker and back.
+//! the worker and back, over the deaths of workers.
 //!
 //! A FUSE thread leases a slot of the arena, copies a write's bytes into it, parks
 //! the kernel's owned reply in the in-flight table, sends a message, and returns.
 //! It never waits: not for a slot, not for the worker, not for the network
-//! (hazard 32). With no slot free the request queues, and behind it all later
-//! ones, in order; a queued write owns its bytes on the heap. The queue is
-//! bounded by what the kernel has outstanding: 512 requests in the background
-//! and one for each thread inside a read or write, of 1 MiB at most. The link's
-//! reader completes replies straight out of the arena, gives the slots back and
-//! starts what was queued.
+//! (hazard 32). Without a slot, or without a worker, the request queues, and behind
+//! it all later ones, in order; a queued write owns its bytes. The bytes are bounded
+//! (see [`queue::KEPT_LEN_MAX`] and what happens there); requests without bytes are
+//! bounded by what the kernel has outstanding: 512 in the background, and one for
+//! each thread inside a read or write. The link's reader completes replies straight
+//! out of the arena, gives the slots back and starts what was queued.
+//!
+//! Two things hold a write back besides: an unanswered write that it overlaps
+//! ([`crate::claims`]), and a fence on one of its objects ([`crate::fence`]). Such a
+//! write stands aside and holds nobody else up. How requests outlive a worker is
+//! said in [`replay`].
 //!
 //! Requests may overtake each other between here and the worker. That breaks no
 //! promise: the kernel orders nothing that is outstanding at the same time, and
@@ -18,23 +23,36 @@
 //! # Locks
 //!
 //! Each is held for a few hundred instructions, never across a copy of payload, a
-//! reply to the kernel or anything that waits. A thread may take one further to
+//! reply to the kernel or anything that waits. The one exception is the loss of a
+//! worker, which goes through all it was told of. A thread may take one further to
 //! the right while it holds one to the left; nothing here holds two today.
 //!
 //! `Volumes` → a volume's facts → `DataPath` → a link's outbox → `Texts`
 
+mod blocked;
+mod counters;
 mod queue;
+mod replay;
 mod reply;
 
+pub use counters::Counters;
+pub use replay::Pace;
 pub use reply::{Parked, ParkedReply};
 
-use crate::inflight::{Allegation, Entry, Kind, Request, Slot};
+use crate::inflight::{Allegation, Entry, Kind, Payload, Request, Slot};
 use crate::link::{Link, Outcome};
 use crate::volumes::Volume;
 use nix::errno::Errno;
-use queue::{Admission, Start, State};
-use sheepfs::ipc::Failure;
+use queue::{Admission, Start, Started, State, Told};
+use sheepfs::ipc::{Failure, QuietReason, Tag, VolumeId};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a fence lasts when nothing is known of the old gateway
+/// (`--fence=strict`): longer than the gateway's own retries take in practice, and
+/// than any failure detection of a cluster.
+pub const FENCE_TIME_STRICT: Duration = Duration::from_secs(30);
 
 /// The data path; `R` is what is parked for each request.
 #[derive(Debug)]
@@ -44,7 +62,90 @@ pub struct DataPath<R> {
 
 impl<R> Default for DataPath<R> {
     fn default() -> Self {
-        Self { state: Mutex::default() }
+        Self::new(FENCE_TIME_STRICT)
+    }
+}
+
+impl<R> DataPath<R> {
+    /// No worker yet, so everything waits.
+    pub fn new(fence_time: Duration) -> Self {
+        Self { state: Mutex::new(State::new(fence_time)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many requests wait for an answer, queued ones among them.
+    pub fn in_flight(&self) -> usize {
+        self.lock().table.len()
+    }
+
+    /// Whether nothing waits for an answer.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight() == 0
+    }
+
+    /// How many requests the worker was told of and has not answered.
+    pub fn outstanding(&self) -> usize {
+        self.lock().outstanding
+    }
+
+    /// How it stands.
+    pub fn counters(&self) -> Counters {
+        self.lock().counters(Instant::now())
+    }
+
+    /// The gateways on which requests of lost workers may still run.
+    pub fn watched(&self) -> Vec<SocketAddr> {
+        self.lock().fences.gateways()
+    }
+
+    /// When [`DataPath::tick`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.lock().fences.deadline()
+    }
+
+    /// The worker gets nothing new from now on; what it was told goes on.
+    pub fn hold(&self) {
+        self.lock().hold();
+    }
+
+    /// A worker is dead, and all that it said was heard: its requests wait for the
+    /// next one. `gateway` is the sheep of its session, where they may still run.
+    /// Gives what it was told of and has not answered.
+    pub fn lost(&self, generation: u64, gateway: Option<SocketAddr>, now: Instant) -> Vec<Tag> {
+        let mut state = self.lock();
+        let told = state.lost(generation, gateway, now);
+        let fenced = state.fences.len();
+        drop(state);
+        if !told.is_empty() {
+            tracing::debug!(generation, requests = told.len(), fenced, "requests wait for the next worker");
+        }
+        told
+    }
+
+    /// From now on new requests fail at once, until the next worker serves.
+    pub fn refuse_new(&self, refuse: bool) {
+        self.lock().refusing = refuse;
+    }
+
+    /// A VDI that was a volume before is one again, under a new id.
+    pub fn same_vdi(&self, before: VolumeId, now: VolumeId) {
+        self.lock().fences.move_to(before, now);
+    }
+
+    /// Whether changes to a volume may still run on an abandoned gateway.
+    pub fn is_fenced(&self, volume: VolumeId) -> bool {
+        self.lock().fences.any_of(volume)
+    }
+
+    /// The worker of that generation says that a write is about to create an object.
+    ///
+    /// # Errors
+    /// When that can't be.
+    pub fn note_creating(&self, generation: u64, tag: Tag, block: u32) -> Result<(), Allegation> {
+        self.lock().note_creating(generation, tag, block)
     }
 }
 
@@ -55,54 +156,92 @@ impl<R: Parked> DataPath<R> {
         if len == 0 {
             return reply.done(&[]);
         }
-        self.submit(Request { kind: Kind::Read, volume: volume.id, offset, len }, &[], reply);
+        self.submit(request(Kind::Read, volume, offset, len), &[], false, reply);
     }
 
     /// Writes; short where the volume ends, `ENOSPC` behind it, as a block device
-    /// does.
-    pub fn write(&self, volume: &Volume, offset: u64, bytes: &[u8], reply: R) {
+    /// does. `whole`: it must not be cut for want of memory.
+    pub fn write(&self, volume: &Volume, offset: u64, bytes: &[u8], whole: bool, reply: R) {
         let wanted = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let len = inside(volume.size(), offset, wanted);
         match (len, wanted) {
             (0, 0) => reply.done(&[]),
             (0, _) => reply.fail(Errno::ENOSPC),
             _ => {
-                let request = Request { kind: Kind::Write, volume: volume.id, offset, len };
-                self.submit(request, &bytes[..len as usize], reply);
+                let request = request(Kind::Write, volume, offset, len);
+                self.submit(request, &bytes[..len as usize], whole, reply);
             }
         }
     }
 
     /// Makes everything durable that was answered before.
     pub fn flush(&self, volume: &Volume, reply: R) {
-        let request = Request { kind: Kind::Flush, volume: volume.id, offset: 0, len: 0 };
-        self.submit(request, &[], reply);
+        self.submit(request(Kind::Flush, volume, 0, 0), &[], false, reply);
     }
 
-    /// Requests go to that worker from now on. It is connected, and knows every
-    /// volume that is in the tree.
-    pub fn connect(&self, link: Arc<Link>) {
-        self.disconnect();
-        self.lock().connect(link);
+    /// That worker serves from now on: it is connected, and it is told of all that
+    /// waits, the oldest first.
+    pub fn connect(&self, link: Arc<Link>, pace: Pace) {
+        let started = self.lock().connect(link, pace);
+        self.launch_all(started);
     }
 
-    /// The worker is gone, and with it its right to write: everything outstanding
-    /// fails, and so does everything new. Returns how many requests failed.
-    pub fn disconnect(&self) -> usize {
-        let replies = self.lock().disconnect();
-        let count = replies.len();
-        replies.into_iter().for_each(|reply| reply.fail(Errno::EIO));
+    /// The worker of generation `said_by` has proof that nothing of earlier workers
+    /// runs on a gateway any more.
+    pub fn quiet(&self, gateway: SocketAddr, said_by: u64, how: QuietReason) {
+        let (free, started) = self.lock().quiet(gateway, said_by, how);
+        if free > 0 {
+            tracing::info!(%gateway, ?how, objects = free, "nothing of ours runs there any more; its fences are gone");
+        }
+        self.launch_all(started);
+    }
+
+    /// Releases fences whose time is over.
+    pub fn tick(&self, now: Instant) {
+        let (free, started) = self.lock().expire(now);
+        if free > 0 {
+            tracing::warn!(objects = free, "fences are released by time: nothing is known of what an old gateway may still do");
+        }
+        self.launch_all(started);
+    }
+
+    /// Whether the worker has a volume; the requests of one that it does not have
+    /// wait.
+    pub fn volume_absent(&self, volume: VolumeId, absent: bool) {
+        let started = self.lock().set_absent(volume, absent);
+        self.launch_all(started);
+    }
+
+    /// A volume's VDI is another now: its requests fail, now and later (hazard 10).
+    pub fn volume_replaced(&self, volume: VolumeId) {
+        let entries = self.lock().replace(volume, Instant::now());
+        fail_entries(entries);
+    }
+
+    /// Everything that waits fails. Returns how many requests that were.
+    pub fn fail_all(&self) -> usize {
+        let entries = self.lock().take_all(Instant::now());
+        let count = entries.len();
+        fail_entries(entries);
         count
     }
 
-    /// How many requests wait for an answer, queued ones among them.
-    pub fn in_flight(&self) -> usize {
-        self.lock().len()
-    }
-
-    /// Whether nothing is outstanding.
-    pub fn is_idle(&self) -> bool {
-        self.in_flight() == 0
+    /// A request that kills workers fails.
+    pub fn poison(&self, tag: Tag) {
+        let entry = {
+            let mut state = self.lock();
+            let entry = state.take_one(tag, Instant::now());
+            state.counted.poisoned += u64::from(entry.is_some());
+            entry
+        };
+        if let Some(entry) = entry {
+            let Request { kind, volume, offset, len, shift } = entry.request;
+            tracing::error!(
+                ?kind, volume = volume.0, offset, len, shift,
+                "a request that ended three workers by itself fails with an input/output error; please report it"
+            );
+            entry.reply.fail(Errno::EIO);
+        }
     }
 
     /// Completes what the worker of that generation says is over. What an earlier
@@ -112,68 +251,98 @@ impl<R: Parked> DataPath<R> {
     /// When the worker names a request that it can't have finished. Those before
     /// it are completed.
     pub fn complete(&self, generation: u64, batch: Vec<Outcome>) -> Result<(), Allegation> {
-        let mut finished = Vec::with_capacity(batch.len());
-        let (link, verdict) = self.lock().finish(generation, batch, &mut finished);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (link, finished, verdict) = self.lock().finish(generation, batch, Instant::now());
         let Some(link) = link else { return Ok(()) };
         let mut slots = Vec::with_capacity(finished.len());
-        for (entry, outcome) in finished {
-            slots.extend(entry.slot);
-            answer(&link, entry, outcome);
+        for (entry, slot, outcome) in finished {
+            slots.extend(slot);
+            answer(&link, entry, slot, outcome);
         }
         let started = self.lock().give_back(generation, slots);
         self.launch_all(started);
         verdict
     }
 
-    fn submit(&self, request: Request, bytes: &[u8], reply: R) {
-        let admission = self.lock().admit(request, reply);
+    fn submit(&self, mut request: Request, bytes: &[u8], whole: bool, reply: R) {
+        let now = Instant::now();
+        let admission = self.lock().admit(request, whole, reply, now);
         match admission {
-            Admission::Started(start) => self.launch(start, bytes),
-            Admission::Refused(reply) => reply.fail(Errno::EIO),
-            Admission::NoSlot(reply) => self.queue(request, bytes.to_vec(), reply),
+            Admission::Started(start) => {
+                if self.fill_and_tell(&start, bytes) == Told::Later {
+                    self.come_back(start.tag, Payload::Kept(bytes.to_vec()));
+                }
+            }
+            Admission::Refused(reply, errno) => reply.fail(errno),
+            Admission::Wait(reply, len) => {
+                request.len = len;
+                let payload = match request.kind {
+                    Kind::Write => Payload::Kept(bytes[..len as usize].to_vec()),
+                    Kind::Read | Kind::Flush => Payload::None,
+                };
+                let parked = self.lock().park(request, payload, reply, now);
+                match parked {
+                    Ok(started) => self.launch_all(started),
+                    Err((reply, errno)) => reply.fail(errno),
+                }
+            }
         }
     }
 
-    fn queue(&self, request: Request, bytes: Vec<u8>, reply: R) {
-        let queued = self.lock().queue(request, bytes, reply);
-        match queued {
-            Ok(started) => self.launch_all(started),
-            Err(reply) => reply.fail(Errno::EIO),
+    fn launch_all(&self, started: Started) {
+        for (start, payload) in started {
+            if self.fill_and_tell(&start, payload.bytes()) == Told::Later {
+                self.come_back(start.tag, payload);
+            }
         }
     }
 
-    fn launch_all(&self, started: Vec<(Start, Vec<u8>)>) {
-        for (start, bytes) in started {
-            self.launch(start, &bytes);
-        }
+    /// Its worker is gone: it waits for the next one.
+    fn come_back(&self, tag: Tag, payload: Payload) {
+        let started = self.lock().come_back(tag, payload);
+        self.launch_all(started);
     }
 
     /// Fills the slot and tells the worker, unless it is gone meanwhile.
-    fn launch(&self, start: Start, bytes: &[u8]) {
+    fn fill_and_tell(&self, start: &Start, bytes: &[u8]) -> Told {
         let Start { link, tag, request, slot } = start;
         if let (Kind::Write, Some(Slot { span, .. })) = (request.kind, slot) {
-            link.arena().fill(span, bytes);
+            link.arena().fill(*span, bytes);
         }
-        let wanted = self.lock().mark_sent(tag);
-        if wanted {
-            link.send(request.message(tag, slot));
+        let told = self.lock().mark_told(start);
+        if told == Told::Now {
+            link.send(request.message(*tag, *slot));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<R>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        told
     }
 }
 
-fn answer<R: Parked>(link: &Link, entry: Entry<R>, outcome: Result<(), Failure>) {
-    match (outcome, entry.slot) {
+fn request(kind: Kind, volume: &Volume, offset: u64, len: u32) -> Request {
+    Request { kind, volume: volume.id, offset, len, shift: volume.shift() }
+}
+
+fn answer<R: Parked>(
+    link: &Link,
+    entry: Entry<R>,
+    slot: Option<Slot>,
+    outcome: Result<(), Failure>,
+) {
+    match (outcome, slot) {
         (Err(failure), _) => {
-            let Request { kind, volume, offset, len } = entry.request;
+            let Request { kind, volume, offset, len, .. } = entry.request;
             tracing::warn!(?kind, volume = volume.0, offset, len, "a request failed: {failure}");
             entry.reply.fail(failure.errno());
         }
         (Ok(()), None) => entry.reply.done(&[]),
         (Ok(()), Some(slot)) => entry.reply.done(link.arena().bytes(slot.span)),
+    }
+}
+
+fn fail_entries<R: Parked>(entries: Vec<Entry<R>>) {
+    for entry in entries {
+        entry.reply.fail(Errno::EIO);
     }
 }
 

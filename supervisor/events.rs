@@ -57,7 +57,14 @@ pub enum Event {
         /// What it said.
         message: FromWorker,
     },
-    /// The channel to the worker of that generation ended.
+    /// The channel to the worker of that generation ended; its process may live.
+    WorkerBroken {
+        /// Which worker.
+        generation: u64,
+        /// Whether it ended since the worker said what can't be.
+        nonsense: bool,
+    },
+    /// The process of that generation is dead, and all that it said was told.
     WorkerGone {
         /// Which worker.
         generation: u64,

@@ -213,17 +213,19 @@ impl Filesystem for SheepFs {
         _fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        // What the kernel writes back from its cache can't be taken in part.
+        let whole = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         match self.target(ino) {
             None => reply.error(Errno::EIO),
             Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
             Some(Target::Node(Node::File(file))) => self.write_line(file, data, reply),
             Some(Target::Volume(volume)) => {
-                self.data.write(&volume, offset, data, ParkedReply::Write(reply));
+                self.data.write(&volume, offset, data, whole, ParkedReply::Write(reply));
             }
         }
     }

@@ -1,16 +1,26 @@
-//! The in-flight table: every read, write and flush that the kernel waits for
-//! and a worker was asked, or is about to be asked, to do.
+//! The in-flight table: every read, write and flush that the kernel waits for,
+//! whether a worker was told of it or not.
 //!
-//! It is ordered by age, so that a replay can go through it from the oldest to
-//! the youngest, and it holds all that a replay needs: the request, its slot in
-//! the arena, and the kernel's owned reply. Pure: no socket and no lock; the kind
+//! It is ordered by age, and it holds all that a replay needs: the request, its
+//! bytes or where they are, and the kernel's owned reply. A request stays until it
+//! is answered, over any number of workers. Pure: no socket and no lock; the kind
 //! of reply is a parameter, so tests can park something of their own.
 //!
-//! A tag that comes back from a worker is an allegation. An entry leaves the
-//! table once, and only after it was marked as sent; anything else is refused.
+//! ```text
+//!            ┌──────────── the worker died ────────────┐
+//!            v                                         │
+//!  new ──> Queued ── a slot ──> Filling ── bytes ──> Told ── done ──> answered
+//!            ^                                         │
+//!            └── Blocked <── newer than an orphan ─────┘
+//! ```
+//!
+//! A tag that comes back from a worker is an allegation. A request leaves the
+//! table once, and only after that worker was told of it; anything else is refused.
 
-use sheepfs::ipc::{RawSpan, Span, Tag, ToWorker, VolumeId};
+use sheepfs::ipc::{Arena, RawSpan, Span, Tag, ToWorker, VolumeId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
 use thiserror::Error;
 
 /// Set in the tags of the control loop, clear in those of the data path.
@@ -38,6 +48,8 @@ pub struct Request {
     pub offset: u64,
     /// Bytes; 0 for a flush only.
     pub len: u32,
+    /// log2 of the size of the volume's objects.
+    pub shift: u8,
 }
 
 impl Request {
@@ -54,6 +66,11 @@ impl Request {
             (Kind::Flush, _) | (_, None) => ToWorker::Flush { tag, volume },
         }
     }
+
+    /// Whether it changes the volume.
+    pub fn is_write(self) -> bool {
+        self.kind == Kind::Write
+    }
 }
 
 /// A leased part of the arena, as the book of slots and as the arena know it.
@@ -65,18 +82,69 @@ pub struct Slot {
     pub span: Span,
 }
 
+/// The bytes of a write that is not in a live worker's arena.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// There are none: a read, a flush, or a write whose bytes are on their way
+    /// into a slot, or there.
+    None,
+    /// A copy of our own.
+    Kept(Vec<u8>),
+    /// Where a worker's death left them; nobody else can touch them any more.
+    Left(Arc<Arena>, Span),
+}
+
+impl Payload {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::None => &[],
+            Self::Kept(bytes) => bytes,
+            Self::Left(arena, span) => arena.bytes(*span),
+        }
+    }
+
+    /// Memory of our own that it takes.
+    pub fn kept_len(&self) -> usize {
+        match self {
+            Self::Kept(bytes) => bytes.len(),
+            Self::None | Self::Left(..) => 0,
+        }
+    }
+}
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It waits for a worker and a slot, in order.
+    Queued,
+    /// It waits for another write, a fence or its volume.
+    Blocked,
+    /// It has a slot of that worker; somebody copies its bytes there. No answer can
+    /// be true yet.
+    Filling(u64),
+    /// That worker was told.
+    Told(u64, Option<Slot>),
+}
+
 /// A request and who waits for it.
 #[derive(Debug)]
 pub struct Entry<R> {
     /// What was asked.
     pub request: Request,
-    /// Where its bytes are; a flush has none.
-    pub slot: Option<Slot>,
+    /// Its bytes, when they are ours to keep.
+    pub payload: Payload,
     /// The parked reply.
     pub reply: R,
-    /// Whether the worker was told. Until then its bytes may still be on their
-    /// way into the slot, and no answer can be true.
-    sent: bool,
+    /// Where it stands.
+    pub stage: Stage,
+    /// Whether an earlier worker may have had exactly this on the wire, so that
+    /// it need not wait for the fences that this caused.
+    pub repeats: bool,
+    /// Whether an earlier worker was told of it.
+    pub told_before: bool,
+    /// When the kernel asked.
+    pub since: Instant,
 }
 
 /// A worker said something that can't be.
@@ -87,7 +155,10 @@ pub enum Allegation {
     Unknown(u64),
     /// It was not told of that request yet.
     #[error("it answered request {0} before it was told of it")]
-    NotSent(u64),
+    NotTold(u64),
+    /// That request does not create such an object.
+    #[error("it says that request {0} creates an object, which it can't")]
+    CreatesNothing(u64),
 }
 
 /// The table.
@@ -104,41 +175,76 @@ impl<R> Default for InFlight<R> {
 }
 
 impl<R> InFlight<R> {
-    /// Adds a request, not yet sent, as the youngest. Tags are never used again:
-    /// 2^63 of them last for some thousand years.
-    pub fn insert(&mut self, request: Request, slot: Option<Slot>, reply: R) -> Tag {
+    /// Adds a request as the youngest. Tags are never used again: 2^63 of them last
+    /// for some thousand years.
+    pub fn insert(&mut self, request: Request, reply: R, stage: Stage, now: Instant) -> Tag {
         let tag = Tag(self.next);
         self.next = (self.next + 1) & !CONTROL_TAG;
-        self.entries.insert(tag, Entry { request, slot, reply, sent: false });
+        let entry = Entry {
+            request,
+            payload: Payload::None,
+            reply,
+            stage,
+            repeats: false,
+            told_before: false,
+            since: now,
+        };
+        self.entries.insert(tag, entry);
         tag
     }
 
-    /// Notes that the worker is told now. `false`: the entry is gone, since the
-    /// worker is; nobody is to be told.
-    pub fn mark_sent(&mut self, tag: Tag) -> bool {
-        self.entries.get_mut(&tag).map(|entry| entry.sent = true).is_some()
+    /// A request.
+    pub fn get(&self, tag: Tag) -> Option<&Entry<R>> {
+        self.entries.get(&tag)
     }
 
-    /// Takes out what a worker says is over.
+    /// A request, to be changed.
+    pub fn get_mut(&mut self, tag: Tag) -> Option<&mut Entry<R>> {
+        self.entries.get_mut(&tag)
+    }
+
+    /// All requests, oldest first.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Tag, &mut Entry<R>)> {
+        self.entries.iter_mut().map(|(tag, entry)| (*tag, entry))
+    }
+
+    /// All requests, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (Tag, &Entry<R>)> {
+        self.entries.iter().map(|(tag, entry)| (*tag, entry))
+    }
+
+    /// Takes out what that worker says is over, with its slot.
     ///
     /// # Errors
     /// When that can't be.
-    pub fn finish(&mut self, tag: Tag) -> Result<Entry<R>, Allegation> {
-        match self.entries.get(&tag) {
+    pub fn finish(
+        &mut self,
+        tag: Tag,
+        worker: u64,
+    ) -> Result<(Entry<R>, Option<Slot>), Allegation> {
+        match self.entries.get(&tag).map(|entry| entry.stage) {
             None => Err(Allegation::Unknown(tag.0)),
-            Some(entry) if !entry.sent => Err(Allegation::NotSent(tag.0)),
-            Some(_) => self.entries.remove(&tag).ok_or(Allegation::Unknown(tag.0)),
+            Some(Stage::Told(generation, slot)) if generation == worker => {
+                let entry = self.entries.remove(&tag).ok_or(Allegation::Unknown(tag.0))?;
+                Ok((entry, slot))
+            }
+            Some(_) => Err(Allegation::NotTold(tag.0)),
         }
     }
 
-    /// Takes out everything, oldest first.
-    pub fn take_all(&mut self) -> Vec<Entry<R>> {
-        std::mem::take(&mut self.entries).into_values().collect()
+    /// Takes one out, whatever its stage.
+    pub fn remove(&mut self, tag: Tag) -> Option<Entry<R>> {
+        self.entries.remove(&tag)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Since when the oldest one waits.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.entries.first_key_value().map(|(_, entry)| entry.since)
     }
 }
 
@@ -147,27 +253,30 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn request(volume: u32, offset: u64) -> Request {
-        Request { kind: Kind::Flush, volume: VolumeId(volume), offset, len: 0 }
+    fn request(volume: u32) -> Request {
+        Request { kind: Kind::Flush, volume: VolumeId(volume), offset: 0, len: 0, shift: 22 }
     }
 
     #[test]
     fn an_answer_counts_once_and_only_after_the_question() {
         let mut table = InFlight::default();
-        let tag = table.insert(request(1, 0), None, "reply");
-        assert_eq!(table.finish(tag).unwrap_err(), Allegation::NotSent(tag.0));
-        assert!(table.mark_sent(tag));
-        assert_eq!(table.finish(tag).unwrap().reply, "reply");
-        assert_eq!(table.finish(tag).unwrap_err(), Allegation::Unknown(tag.0));
-        assert!(!table.mark_sent(tag));
-        assert_eq!(table.finish(Tag(CONTROL_TAG)).unwrap_err(), Allegation::Unknown(CONTROL_TAG));
+        let tag = table.insert(request(1), "reply", Stage::Queued, Instant::now());
+        assert_eq!(table.finish(tag, 1).unwrap_err(), Allegation::NotTold(tag.0));
+        table.get_mut(tag).unwrap().stage = Stage::Filling(1);
+        assert_eq!(table.finish(tag, 1).unwrap_err(), Allegation::NotTold(tag.0));
+        table.get_mut(tag).unwrap().stage = Stage::Told(1, None);
+        assert_eq!(table.finish(tag, 2).unwrap_err(), Allegation::NotTold(tag.0));
+        assert_eq!(table.finish(tag, 1).unwrap().0.reply, "reply");
+        assert_eq!(table.finish(tag, 1).unwrap_err(), Allegation::Unknown(tag.0));
+        assert_eq!(table.finish(Tag(CONTROL_TAG), 1).unwrap_err(), Allegation::Unknown(CONTROL_TAG));
     }
 
     #[test]
     fn tags_of_the_data_path_never_look_like_control_tags() {
         let mut table = InFlight { next: CONTROL_TAG - 1, entries: BTreeMap::new() };
         for _ in 0..3 {
-            assert_eq!(table.insert(request(0, 0), None, ()).0 & CONTROL_TAG, 0);
+            let tag = table.insert(request(0), (), Stage::Queued, Instant::now());
+            assert_eq!(tag.0 & CONTROL_TAG, 0);
         }
     }
 
@@ -182,20 +291,20 @@ mod tests {
             for (step, volume, which) in steps {
                 match step {
                     0 | 1 => {
-                        let tag = table.insert(request(volume, 0), None, volume);
+                        let tag = table.insert(request(volume), volume, Stage::Queued, Instant::now());
                         model.push((tag, volume, false));
                     }
                     2 if !model.is_empty() => {
                         let at = which.index(model.len());
                         model[at].2 = true;
-                        prop_assert!(table.mark_sent(model[at].0));
+                        table.get_mut(model[at].0).unwrap().stage = Stage::Told(1, None);
                     }
                     3 if !model.is_empty() => {
                         let at = which.index(model.len());
-                        let (tag, volume, sent) = model[at];
-                        let finished = table.finish(tag);
-                        prop_assert_eq!(finished.is_ok(), sent);
-                        if let Ok(entry) = finished {
+                        let (tag, volume, told) = model[at];
+                        let finished = table.finish(tag, 1);
+                        prop_assert_eq!(finished.is_ok(), told);
+                        if let Ok((entry, _)) = finished {
                             prop_assert_eq!(entry.reply, volume);
                             model.remove(at);
                         }
@@ -204,7 +313,7 @@ mod tests {
                 }
                 prop_assert_eq!(table.len(), model.len());
             }
-            let rest: Vec<u32> = table.take_all().into_iter().map(|entry| entry.reply).collect();
+            let rest: Vec<u32> = table.iter().map(|(_, entry)| entry.reply).collect();
             prop_assert_eq!(rest, model.iter().map(|(_, volume, _)| *volume).collect::<Vec<_>>());
         }
     }

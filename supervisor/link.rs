@@ -6,7 +6,12 @@
 //! no bound of its own: it holds at most one message for each request in flight,
 //! and those are bounded by what the kernel has outstanding. One thread for each
 //! link reads what the worker says, all there is at each waking, and empties the
-//! outbox when there is room again. It ends with the link.
+//! outbox when there is room again.
+//!
+//! The thread outlives the channel: it goes on until the worker's pidfd tells of
+//! its death, since an end-of-file proves nothing (hazard 4). Then everything that
+//! the worker has ever said is read, and only then the control loop hears that it
+//! is gone.
 
 use crate::datapath::{DataPath, Parked};
 use crate::events::{Event, Events};
@@ -17,8 +22,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{Shutdown, shutdown};
 use sheepfs::ipc::{Arena, ChannelError, Failure, FromWorker, SupervisorEnd, Tag, ToWorker};
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
 /// The most messages that are read before their answers are passed on: the first
@@ -39,25 +44,46 @@ pub enum LinkError {
     Wait(Errno),
 }
 
+/// How the worker was after a turn.
+enum Turn {
+    Alive,
+    Dead,
+}
+
+/// How much of what was said was heard.
+enum Heard {
+    All,
+    Some,
+}
+
 /// One worker's link.
 #[derive(Debug)]
 pub struct Link {
     generation: u64,
     socket: SupervisorEnd,
-    arena: Arena,
+    arena: Arc<Arena>,
+    /// Readable when the worker's process is dead.
+    process: OwnedFd,
     outbox: Mutex<VecDeque<ToWorker>>,
     /// Rouses the reader when the outbox is no longer empty.
     wake: EventFd,
 }
 
 impl Link {
-    /// A link to the worker of that generation, over a new pair and a new arena.
+    /// A link to the worker of that generation, over a new pair and a new arena, to
+    /// the process of that pidfd.
     ///
     /// # Errors
     /// When the kernel gives no descriptor.
-    pub fn new(generation: u64, socket: SupervisorEnd, arena: Arena) -> Result<Self, Errno> {
+    pub fn new(
+        generation: u64,
+        socket: SupervisorEnd,
+        arena: Arena,
+        process: OwnedFd,
+    ) -> Result<Self, Errno> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { generation, socket, arena, outbox: Mutex::default(), wake })
+        let arena = Arc::new(arena);
+        Ok(Self { generation, socket, arena, process, outbox: Mutex::default(), wake })
     }
 
     /// Which worker.
@@ -67,6 +93,11 @@ impl Link {
 
     /// Its shared memory.
     pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// Its shared memory, to be kept beyond the link.
+    pub fn shared_arena(&self) -> &Arc<Arena> {
         &self.arena
     }
 
@@ -90,57 +121,94 @@ impl Link {
         let _ = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Both);
     }
 
-    /// Reads until the link ends, and tells the control loop that it did.
-    /// Answers to reads, writes and flushes go to `data`, all else to `events`.
+    /// Reads until the worker is dead, and tells the control loop of the end of the
+    /// channel and of the death. Answers to reads, writes and flushes go to `data`,
+    /// all else to `events`.
     pub fn run<R: Parked>(&self, data: &DataPath<R>, events: &Events) {
+        let generation = self.generation;
         loop {
             match self.turn(data, events) {
-                Ok(()) => {}
-                Err(LinkError::Channel(ChannelError::Closed)) => break,
+                Ok(Turn::Alive) => continue,
+                Ok(Turn::Dead) => {}
+                Err(LinkError::Channel(ChannelError::Closed)) => {
+                    events.tell(Event::WorkerBroken { generation, nonsense: false });
+                    self.wait_for_death();
+                }
                 Err(error) => {
-                    tracing::error!(generation = self.generation, "{error}; the worker is ended");
-                    break;
+                    tracing::error!(generation, "{error}; the worker is ended");
+                    events.tell(Event::WorkerBroken { generation, nonsense: true });
+                    self.wait_for_death();
                 }
             }
+            break;
         }
-        events.tell(Event::WorkerGone { generation: self.generation });
+        events.tell(Event::WorkerGone { generation });
     }
 
-    fn turn<R: Parked>(&self, data: &DataPath<R>, events: &Events) -> Result<(), LinkError> {
-        self.wait().map_err(LinkError::Wait)?;
+    fn turn<R: Parked>(&self, data: &DataPath<R>, events: &Events) -> Result<Turn, LinkError> {
+        let dead = self.wait().map_err(LinkError::Wait)?;
         self.empty_outbox();
-        let (done, end) = self.receive(events);
-        data.complete(self.generation, done)?;
-        end.map_err(LinkError::Channel)
+        loop {
+            let (done, end) = self.receive(data, events);
+            let heard = done.len();
+            data.complete(self.generation, done)?;
+            match end {
+                Err(LinkError::Channel(ChannelError::Closed)) if dead => return Ok(Turn::Dead),
+                Err(error) => return Err(error),
+                // A dead worker's words are read to the last one.
+                Ok(Heard::All) if dead => return Ok(Turn::Dead),
+                Ok(Heard::Some) if dead => tracing::trace!(heard, "more of a dead worker's words"),
+                Ok(_) => return Ok(Turn::Alive),
+            }
+        }
     }
 
-    fn wait(&self) -> Result<(), Errno> {
+    /// Waits for words, room, or the worker's death. `true`: it is dead.
+    fn wait(&self) -> Result<bool, Errno> {
         let waiting = !self.outbox().is_empty();
         let room = if waiting { PollFlags::POLLOUT } else { PollFlags::empty() };
         let socket = PollFd::new(self.socket.as_fd(), PollFlags::POLLIN | room);
         let wake = PollFd::new(self.wake.as_fd(), PollFlags::POLLIN);
-        match poll(&mut [socket, wake], PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
+        let process = PollFd::new(self.process.as_fd(), PollFlags::POLLIN);
+        let mut fds = [socket, wake, process];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => Ok(fds[2].any().unwrap_or(true)),
+            Err(Errno::EINTR) => Ok(false),
             Err(errno) => Err(errno),
         }
     }
 
-    /// Answers of the data path, and whether the link has ended behind them.
-    fn receive(&self, events: &Events) -> (Vec<Outcome>, Result<(), ChannelError>) {
+    fn wait_for_death(&self) {
+        let mut process = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut process, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    }
+
+    /// Answers of the data path, and whether there is more, or the link has ended
+    /// behind them.
+    fn receive<R: Parked>(
+        &self,
+        data: &DataPath<R>,
+        events: &Events,
+    ) -> (Vec<Outcome>, Result<Heard, LinkError>) {
         let mut done = Vec::new();
         for _ in 0..BATCH_LEN_MAX {
             match self.socket.receive() {
+                Ok(Some(FromWorker::Creating { tag, block })) => {
+                    if let Err(lie) = data.note_creating(self.generation, tag, block) {
+                        return (done, Err(lie.into()));
+                    }
+                }
                 Ok(Some(FromWorker::Done { tag, outcome })) if tag.0 & CONTROL_TAG == 0 => {
                     done.push((tag, outcome));
                 }
                 Ok(Some(message)) => {
                     events.tell(Event::Worker { generation: self.generation, message });
                 }
-                Ok(None) => break,
-                Err(error) => return (done, Err(error)),
+                Ok(None) => return (done, Ok(Heard::All)),
+                Err(error) => return (done, Err(error.into())),
             }
         }
-        (done, Ok(()))
+        (done, Ok(Heard::Some))
     }
 
     fn empty_outbox(&self) {

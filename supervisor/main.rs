@@ -6,6 +6,7 @@
 mod attr;
 mod background;
 mod candidates;
+mod claims;
 mod cli;
 mod control;
 mod datapath;
@@ -14,6 +15,7 @@ mod events;
 mod exit;
 #[cfg(test)]
 mod fake;
+mod fence;
 mod fs;
 mod inflight;
 mod link;

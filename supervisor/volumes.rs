@@ -25,6 +25,7 @@ pub struct Volume {
     pub name: VolumeName,
     /// Its inode number, from the vid it had when it was attached.
     pub ino: u64,
+    shift: u8,
     facts: RwLock<VolumeFacts>,
     opens: AtomicU64,
 }
@@ -34,7 +35,8 @@ impl Volume {
     pub fn new(id: VolumeId, name: VolumeName, facts: VolumeFacts) -> Self {
         let base = if facts.snapshot { INO_SNAPSHOT } else { INO_WORKING };
         let ino = base | u64::from(facts.vid);
-        Self { id, name, ino, facts: RwLock::new(facts), opens: AtomicU64::new(0) }
+        let shift = facts.block_size_shift;
+        Self { id, name, ino, shift, facts: RwLock::new(facts), opens: AtomicU64::new(0) }
     }
 
     /// What it is now.
@@ -50,6 +52,11 @@ impl Volume {
     /// Bytes; does not change while the volume is attached.
     pub fn size(&self) -> u64 {
         self.facts.read().unwrap_or_else(PoisonError::into_inner).size
+    }
+
+    /// log2 of the size of its objects; never changes.
+    pub fn shift(&self) -> u8 {
+        self.shift
     }
 
     /// Counts an open.

@@ -1,0 +1,292 @@
+//! Fences: what keeps a request that may still run on an abandoned gateway from
+//! landing on newer data.
+//!
+//! # Why
+//!
+//! A worker died, or its sheep was given up. Each change that was on the wire then
+//! is an orphan: nobody hears its answer, and it may be carried out at any later
+//! time (hazards 1 and 2). The change itself is repeated by the next worker, which
+//! does no harm: it writes the same bytes. But a *newer* change to the same object,
+//! answered and then overwritten by the orphan, would be lost, and an orphaned
+//! create even zeroes the rest of its object. So newer changes to such an object
+//! wait until it is known that the orphans are over:
+//!
+//! - the gateway is asked how many requests it has active, and says none
+//!   (`Drained`; the argument why that is proof is in the worker's `watch` module);
+//! - its process is gone: connections are refused (`Gone`);
+//! - the cluster does not count it as a member any more (`NotMember`);
+//! - or the fence time is over. Nothing is proved then, and that is logged.
+//!
+//! A change of the cluster's epoch releases nothing: a gateway that wakes up stamps
+//! its old requests with the epoch that it then learns (protocol 17.6).
+//!
+//! # How long
+//!
+//! When only the worker died, its sheep is asked before anything is repeated. The
+//! worker's connections were reset when it died, and its death was waited for, so
+//! what the sheep had not read is dropped, and what it had read is counted in its
+//! number of active requests until it is answered. A sheep that is alive is through
+//! with that in milliseconds, and then no fence is left when the volumes go on: the
+//! shortest wait there is, the time of the orphans themselves. Where other clients
+//! keep the same gateway's counter up, or a peer of it hangs, the asking goes on,
+//! and the fence time is the end of it.
+//!
+//! # What is fenced
+//!
+//! The unit is an object of a volume, not a range: a late create replaces all of it.
+//! Replays don't wait for fences, with one exception. While an object is being
+//! created only its creator is on the wire, and all else that writes to it waits in
+//! the worker; so to the cluster those are newer changes, and are fenced like
+//! them. The worker says which write creates, before the create leaves.
+
+use crate::inflight::Request;
+use sheepfs::ipc::{QuietReason, VolumeId};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// An object of a volume, by its block number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Object {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The block.
+    pub block: u32,
+}
+
+impl Object {
+    /// The objects that a request touches.
+    pub fn of(request: Request) -> impl Iterator<Item = Self> {
+        let Request { volume, offset, len, shift, .. } = request;
+        let last = offset.saturating_add(u64::from(len)).saturating_sub(1) >> shift;
+        let block = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
+        (block(offset >> shift)..=block(last)).map(move |block| Self { volume, block })
+    }
+}
+
+/// Why a fence is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// It is known that nothing runs on the gateway any more.
+    Known(QuietReason),
+    /// Its time is over.
+    Time,
+}
+
+/// What the orphans of one worker are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fence {
+    /// Where they may still run.
+    gateway: SocketAddr,
+    /// Whose they are.
+    generation: u64,
+    since: Instant,
+}
+
+/// How often what happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FenceCounters {
+    /// Objects that were fenced.
+    pub fenced: u64,
+    /// Of those, released since the gateway said that nothing is active.
+    pub drained: u64,
+    /// Released since the gateway's process is gone.
+    pub gone: u64,
+    /// Released since the gateway is no member any more.
+    pub not_member: u64,
+    /// Released by time.
+    pub time: u64,
+}
+
+/// All fences.
+#[derive(Debug)]
+pub struct Fences {
+    limit: Duration,
+    by_object: BTreeMap<Object, Vec<Fence>>,
+    counters: FenceCounters,
+}
+
+impl Fences {
+    /// No fences yet; those to come last `limit` at most. A limit of zero is for
+    /// the test that shows what they are for.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, by_object: BTreeMap::new(), counters: FenceCounters::default() }
+    }
+
+    /// Changes of that worker to an object may still run on that gateway.
+    pub fn add(&mut self, object: Object, gateway: SocketAddr, generation: u64, now: Instant) {
+        if self.limit.is_zero() {
+            return;
+        }
+        let fences = self.by_object.entry(object).or_default();
+        if fences.iter().any(|fence| (fence.gateway, fence.generation) == (gateway, generation)) {
+            return;
+        }
+        fences.push(Fence { gateway, generation, since: now });
+        self.counters.fenced += 1;
+    }
+
+    /// Whether newer changes to an object must wait.
+    pub fn holds(&self, object: Object) -> bool {
+        self.by_object.contains_key(&object)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_object.is_empty()
+    }
+
+    /// Objects fenced now.
+    pub fn len(&self) -> usize {
+        self.by_object.len()
+    }
+
+    /// Where orphans may still run, each gateway once.
+    pub fn gateways(&self) -> Vec<SocketAddr> {
+        let all = self.by_object.values().flatten().map(|fence| fence.gateway);
+        let mut gateways: Vec<SocketAddr> = all.collect();
+        gateways.sort_unstable();
+        gateways.dedup();
+        gateways
+    }
+
+    /// How often what happened.
+    pub fn counters(&self) -> FenceCounters {
+        self.counters
+    }
+
+    /// A worker has proof that nothing of earlier workers runs on a gateway. Gives
+    /// the objects that are free now.
+    pub fn quiet(
+        &mut self,
+        gateway: SocketAddr,
+        said_by: u64,
+        how: QuietReason,
+    ) -> Vec<Object> {
+        let over = |fence: &Fence| fence.gateway == gateway && fence.generation < said_by;
+        self.release(over, Release::Known(how))
+    }
+
+    /// Releases those whose time is over.
+    pub fn expire(&mut self, now: Instant) -> Vec<Object> {
+        let limit = self.limit;
+        self.release(|fence| fence.since + limit <= now, Release::Time)
+    }
+
+    /// When the next one's time is over.
+    pub fn deadline(&self) -> Option<Instant> {
+        let since = self.by_object.values().flatten().map(|fence| fence.since).min()?;
+        Some(since + self.limit)
+    }
+
+    /// A VDI is attached again, under a new id: what was fenced still is.
+    pub fn move_to(&mut self, from: VolumeId, to: VolumeId) {
+        let moved: Vec<Object> =
+            self.by_object.keys().filter(|object| object.volume == from).copied().collect();
+        for object in moved {
+            if let Some(fences) = self.by_object.remove(&object) {
+                self.by_object.insert(Object { volume: to, ..object }, fences);
+            }
+        }
+    }
+
+    /// Whether an object of that volume is fenced.
+    pub fn any_of(&self, volume: VolumeId) -> bool {
+        self.by_object.keys().any(|object| object.volume == volume)
+    }
+
+    fn release(&mut self, over: impl Fn(&Fence) -> bool, why: Release) -> Vec<Object> {
+        let (mut free, mut released) = (Vec::new(), 0);
+        self.by_object.retain(|object, fences| {
+            let before = fences.len();
+            fences.retain(|fence| !over(fence));
+            released += (before - fences.len()) as u64;
+            if fences.is_empty() {
+                free.push(*object);
+            }
+            !fences.is_empty()
+        });
+        *self.counter(why) += released;
+        free
+    }
+
+    fn counter(&mut self, why: Release) -> &mut u64 {
+        match why {
+            Release::Known(QuietReason::Drained) => &mut self.counters.drained,
+            Release::Known(QuietReason::Gone) => &mut self.counters.gone,
+            Release::Known(QuietReason::NotMember) => &mut self.counters.not_member,
+            Release::Time => &mut self.counters.time,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inflight::Kind;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn object(block: u32) -> Object {
+        Object { volume: VolumeId(1), block }
+    }
+
+    fn gateway(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn a_request_touches_the_objects_its_bytes_lie_in() {
+        let request =
+            |offset, len| Request { kind: Kind::Write, volume: VolumeId(1), offset, len, shift: 12 };
+        let blocks = |offset, len| {
+            Object::of(request(offset, len)).map(|object| object.block).collect::<Vec<_>>()
+        };
+        assert_eq!(blocks(0, 4096), [0]);
+        assert_eq!(blocks(4095, 2), [0, 1]);
+        assert_eq!(blocks(8192, 8193), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_proof_counts_for_earlier_workers_on_that_gateway_only() {
+        let now = Instant::now();
+        let mut fences = Fences::new(LIMIT);
+        fences.add(object(1), gateway(1), 1, now);
+        fences.add(object(1), gateway(1), 1, now);
+        fences.add(object(1), gateway(2), 2, now);
+        fences.add(object(2), gateway(1), 3, now);
+        assert_eq!(fences.gateways(), [gateway(1), gateway(2)]);
+        assert_eq!(fences.quiet(gateway(1), 3, QuietReason::Drained), []);
+        assert!(fences.holds(object(1)), "of the other gateway");
+        assert!(fences.holds(object(2)), "the proof is older than the worker's death");
+        assert_eq!(fences.quiet(gateway(2), 3, QuietReason::Gone), [object(1)]);
+        assert_eq!(fences.quiet(gateway(1), 4, QuietReason::NotMember), [object(2)]);
+        assert_eq!((fences.len(), fences.deadline()), (0, None));
+        let expected =
+            FenceCounters { fenced: 3, drained: 1, gone: 1, not_member: 1, time: 0 };
+        assert_eq!(fences.counters(), expected);
+    }
+
+    #[test]
+    fn without_a_fence_time_there_are_none() {
+        let mut fences = Fences::new(Duration::ZERO);
+        fences.add(object(1), gateway(1), 1, Instant::now());
+        assert!(fences.is_empty() && !fences.holds(object(1)));
+        assert_eq!(fences.counters(), FenceCounters::default());
+    }
+
+    #[test]
+    fn time_is_the_last_resort() {
+        let now = Instant::now();
+        let mut fences = Fences::new(LIMIT);
+        fences.add(object(1), gateway(1), 1, now);
+        fences.add(object(2), gateway(1), 2, now + Duration::from_secs(1));
+        assert_eq!(fences.deadline(), Some(now + LIMIT));
+        assert_eq!(fences.expire(now + LIMIT - Duration::from_millis(1)), []);
+        assert_eq!(fences.expire(now + LIMIT), [object(1)]);
+        assert!(fences.holds(object(2)));
+        fences.move_to(VolumeId(1), VolumeId(9));
+        assert!(!fences.any_of(VolumeId(1)) && fences.any_of(VolumeId(9)));
+        assert_eq!(fences.counters().time, 1);
+    }
+}
