@@ -9,7 +9,7 @@ use sheepfs::ipc::{
     WorkerEnd, channel,
 };
 use sheepfs::wire::name::VolumeName;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -21,6 +21,9 @@ const DEADLINE_MS: u16 = 60_000;
 pub struct FakeWorker {
     end: WorkerEnd,
     arena: Arena,
+    /// Stands for the process: the supervisor holds the other end for its pidfd, and
+    /// sees it end with this.
+    _life: OwnedFd,
     /// What is on the one disk that all volumes share.
     pub disk: Vec<u8>,
 }
@@ -30,9 +33,10 @@ pub fn link(generation: u64, arena_len: u32, disk_len: usize) -> (Arc<Link>, Fak
     let (ours, theirs) = channel::pair().unwrap();
     let arena = Arena::create(arena_len).unwrap();
     let shared = Arena::from_fd(arena.as_fd().try_clone_to_owned().unwrap()).unwrap();
-    let link = Arc::new(Link::new(generation, ours, arena).unwrap());
+    let (pidfd, life) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let link = Arc::new(Link::new(generation, ours, arena, pidfd).unwrap());
     let end = WorkerEnd::from_fd(theirs);
-    (link, FakeWorker { end, arena: shared, disk: vec![0; disk_len] })
+    (link, FakeWorker { end, arena: shared, _life: life, disk: vec![0; disk_len] })
 }
 
 /// A volume of that size.

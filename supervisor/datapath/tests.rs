@@ -1,5 +1,7 @@
 //! The data path against a worker that is a `Vec<u8>`, or silent, or gone, or lying.
 
+mod orphans;
+
 use super::*;
 use crate::events::{Event, Events};
 use crate::fake::{FakeWorker, link, tag_of, volume};
@@ -57,7 +59,7 @@ impl Rig {
         let disk_len = usize::try_from(self.volume.size()).unwrap();
         let (link, worker) = link(generation, arena_len, disk_len);
         self.links.push(link.clone());
-        self.data.connect(link.clone());
+        self.data.connect(link.clone(), Pace::All);
         let (data, events) = (self.data.clone(), self.events.0.clone());
         (worker, std::thread::spawn(move || link.run(&data, &events)))
     }
@@ -74,7 +76,7 @@ impl Rig {
 
     fn write(&mut self, offset: u64, bytes: &[u8]) {
         let waiter = self.waiter();
-        self.data.write(&self.volume, offset, bytes, waiter);
+        self.data.write(&self.volume, offset, bytes, false, waiter);
     }
 
     fn flush(&mut self) {
@@ -94,13 +96,19 @@ impl Rig {
         self.events.1.recv_timeout(DEADLINE).expect("an event")
     }
 
-    /// Everything failed with EIO; nothing is left over.
-    fn all_failed(&self, count: usize) {
-        for _ in 0..count {
-            assert_eq!(self.outcome(), Err(Errno::EIO));
+    /// The worker's death, of which it was on its way to that sheep.
+    fn lose(&self, generation: u64, gateway: Option<SocketAddr>) -> Vec<Tag> {
+        self.data.lost(generation, gateway, Instant::now())
+    }
+
+    fn gone(&self, generation: u64) {
+        loop {
+            match self.event() {
+                Event::WorkerGone { generation: gone } => return assert_eq!(gone, generation),
+                Event::WorkerBroken { generation: broken, .. } => assert_eq!(broken, generation),
+                other => panic!("{other:?}"),
+            }
         }
-        assert!(self.answers.1.try_recv().is_err());
-        assert!(self.data.is_idle());
     }
 }
 
@@ -204,46 +212,6 @@ fn a_full_socket_loses_and_reorders_nothing() {
 }
 
 #[test]
-fn without_a_worker_everything_fails_and_with_the_next_one_nothing_does() {
-    let mut rig = Rig::new(MIB);
-    rig.read(0, 10);
-    rig.all_failed(1);
-    let (first, reader) = rig.connect(1, MIB);
-    for offset in 0..10 {
-        rig.write(offset, &vec![1; 256 << 10]);
-    }
-    rig.flush();
-    drop(first);
-    assert!(matches!(rig.event(), Event::WorkerGone { generation: 1 }));
-    reader.join().unwrap();
-    assert_eq!(rig.data.disconnect(), 11);
-    rig.all_failed(11);
-    rig.flush();
-    rig.all_failed(1);
-    let second = rig.connect(2, MIB).0.serve_all();
-    rig.write(0, b"again");
-    assert_eq!(rig.outcome(), Ok(b"again".to_vec()));
-    drop(rig);
-    drop(second);
-}
-
-#[test]
-fn an_earlier_worker_has_no_say() {
-    let mut rig = Rig::new(MIB);
-    let (first, _reader) = rig.connect(1, MIB);
-    rig.read(0, 10);
-    let (tag, _) = tag_of(&first.next().unwrap());
-    let (mut second, _reader) = rig.connect(2, MIB);
-    rig.all_failed(1);
-    rig.read(0, 10);
-    assert_eq!(rig.data.complete(1, vec![(tag, Ok(())), (Tag(tag.0 + 1), Ok(()))]), Ok(()));
-    assert_eq!(rig.data.in_flight(), 1);
-    let message = second.next().unwrap();
-    second.serve(message);
-    assert_eq!(rig.outcome(), Ok(vec![0; 10]));
-}
-
-#[test]
 fn failures_keep_their_errno() {
     let mut rig = Rig::new(MIB);
     let (worker, _reader) = rig.connect(1, MIB);
@@ -266,8 +234,10 @@ fn a_lie_ends_the_link_after_the_truths_before_it() {
         rig.read(0, 1);
         worker.done(tag_of(&worker.next().unwrap()).0, Ok(()));
         worker.done(Tag(lie), Ok(()));
-        assert!(matches!(rig.event(), Event::WorkerGone { generation: 5 }));
+        assert!(matches!(rig.event(), Event::WorkerBroken { generation: 5, nonsense: true }));
         assert_eq!(rig.outcome(), Ok(vec![0]));
+        drop(worker);
+        rig.gone(5);
         reader.join().unwrap();
     }
 }
@@ -277,7 +247,7 @@ fn what_is_no_data_goes_to_the_control_loop() {
     let mut rig = Rig::new(MIB);
     let (worker, reader) = rig.connect(3, MIB);
     let said = [
-        FromWorker::Connected,
+        FromWorker::Pong { number: 7 },
         FromWorker::Done { tag: Tag(CONTROL_TAG), outcome: Err(Failure::Locked) },
     ];
     said.iter().for_each(|message| worker.say(message.clone()));
@@ -286,7 +256,7 @@ fn what_is_no_data_goes_to_the_control_loop() {
         assert_eq!(message, expected);
     }
     drop(worker);
-    assert!(matches!(rig.event(), Event::WorkerGone { generation: 3 }));
+    rig.gone(3);
     reader.join().unwrap();
 }
 

@@ -6,6 +6,7 @@ mod refused;
 mod volumes;
 
 use super::*;
+use crate::datapath::Pace;
 use crate::events::fuse_errno;
 use crate::fake::{self, FakeWorker};
 use crate::link::Link;
@@ -63,7 +64,7 @@ impl Rig {
         let (data, texts) = (filesystem.data.clone(), filesystem.texts.clone());
         let events = filesystem.events.clone();
         let (link, worker) = fake::link(1, ARENA_LEN, usize::try_from(DISK_LEN).unwrap());
-        data.connect(link.clone());
+        data.connect(link.clone(), Pace::All);
         let point = MountPoint::check(dir.path()).unwrap();
         let options = MountOptions { source: SOURCE.to_owned(), allow_other: true };
         let (mount, device) = Mount::new(&point, &options).unwrap();
@@ -113,7 +114,8 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        self.data.disconnect();
+        self.data.fail_all();
+        self.worker = None;
         self.link.hang_up();
         let ended = self.mount.unmount();
         for thread in self.threads.drain(..) {
@@ -151,7 +153,7 @@ impl Control {
             }
             Event::StatFs { reply } => reply.statfs(1000, 400, 400, 0, 0, 4096, 255, 4096),
             Event::Unmounted => return true,
-            Event::WorkerGone { .. } | Event::Closed => {}
+            Event::WorkerBroken { .. } | Event::WorkerGone { .. } | Event::Closed => {}
             other => panic!("{other:?}"),
         }
         false
