@@ -120,7 +120,12 @@ impl<R> DataPath<R> {
         let fenced = state.fences.len();
         drop(state);
         if !told.is_empty() {
-            tracing::debug!(generation, requests = told.len(), fenced, "requests wait for the next worker");
+            tracing::debug!(
+                generation,
+                requests = told.len(),
+                fenced,
+                "requests wait for the next worker"
+            );
         }
         told
     }
@@ -200,7 +205,10 @@ impl<R: Parked> DataPath<R> {
     pub fn tick(&self, now: Instant) {
         let (free, started) = self.lock().expire(now);
         if free > 0 {
-            tracing::warn!(objects = free, "fences are released by time: nothing is known of what an old gateway may still do");
+            tracing::warn!(
+                objects = free,
+                "fences are released by time: nothing is known of what an old gateway may still do"
+            );
         }
         self.launch_all(started);
     }
@@ -237,7 +245,11 @@ impl<R: Parked> DataPath<R> {
         if let Some(entry) = entry {
             let Request { kind, volume, offset, len, shift } = entry.request;
             tracing::error!(
-                ?kind, volume = volume.0, offset, len, shift,
+                ?kind,
+                volume = volume.0,
+                offset,
+                len,
+                shift,
                 "a request that ended three workers by itself fails with an input/output error; please report it"
             );
             entry.reply.fail(Errno::EIO);

@@ -157,12 +157,7 @@ impl Fences {
 
     /// A worker has proof that nothing of earlier workers runs on a gateway. Gives
     /// the objects that are free now.
-    pub fn quiet(
-        &mut self,
-        gateway: SocketAddr,
-        said_by: u64,
-        how: QuietReason,
-    ) -> Vec<Object> {
+    pub fn quiet(&mut self, gateway: SocketAddr, said_by: u64, how: QuietReason) -> Vec<Object> {
         let over = |fence: &Fence| fence.gateway == gateway && fence.generation < said_by;
         self.release(over, Release::Known(how))
     }
@@ -237,8 +232,13 @@ mod tests {
 
     #[test]
     fn a_request_touches_the_objects_its_bytes_lie_in() {
-        let request =
-            |offset, len| Request { kind: Kind::Write, volume: VolumeId(1), offset, len, shift: 12 };
+        let request = |offset, len| Request {
+            kind: Kind::Write,
+            volume: VolumeId(1),
+            offset,
+            len,
+            shift: 12,
+        };
         let blocks = |offset, len| {
             Object::of(request(offset, len)).map(|object| object.block).collect::<Vec<_>>()
         };
@@ -262,8 +262,7 @@ mod tests {
         assert_eq!(fences.quiet(gateway(2), 3, QuietReason::Gone), [object(1)]);
         assert_eq!(fences.quiet(gateway(1), 4, QuietReason::NotMember), [object(2)]);
         assert_eq!((fences.len(), fences.deadline()), (0, None));
-        let expected =
-            FenceCounters { fenced: 3, drained: 1, gone: 1, not_member: 1, time: 0 };
+        let expected = FenceCounters { fenced: 3, drained: 1, gone: 1, not_member: 1, time: 0 };
         assert_eq!(fences.counters(), expected);
     }
 

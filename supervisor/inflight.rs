@@ -268,7 +268,10 @@ mod tests {
         assert_eq!(table.finish(tag, 2).unwrap_err(), Allegation::NotTold(tag.0));
         assert_eq!(table.finish(tag, 1).unwrap().0.reply, "reply");
         assert_eq!(table.finish(tag, 1).unwrap_err(), Allegation::Unknown(tag.0));
-        assert_eq!(table.finish(Tag(CONTROL_TAG), 1).unwrap_err(), Allegation::Unknown(CONTROL_TAG));
+        assert_eq!(
+            table.finish(Tag(CONTROL_TAG), 1).unwrap_err(),
+            Allegation::Unknown(CONTROL_TAG)
+        );
     }
 
     #[test]

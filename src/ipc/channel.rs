@@ -111,9 +111,11 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
         let mut buffer = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         let len = loop {
             match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) | Err(Errno::ECONNRESET) => return Err(ChannelError::Closed),
+                Ok(0) => return Err(ChannelError::Closed),
                 Ok(len) => break len,
-                Err(Errno::EINTR) => {}
+                // Said once, before its last words are given out, by the end of a
+                // process that had not read all of ours: they count all the same.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(Errno::EAGAIN) => return Ok(None),
                 Err(errno) => return Err(ChannelError::Socket(errno)),
             }
@@ -154,6 +156,18 @@ mod tests {
         drop(theirs);
         assert!(matches!(ours.receive(), Err(ChannelError::Closed)));
         assert!(matches!(ours.send(&read(0)), Err(ChannelError::Closed)));
+    }
+
+    #[test]
+    fn the_last_words_of_one_who_did_not_listen_are_heard() {
+        let (ours, theirs) = pair().unwrap();
+        let theirs = WorkerEnd::from_fd(theirs);
+        assert!(ours.send(&read(1)).unwrap());
+        let words = FromWorker::Creating { tag: Tag(1), block: 7 };
+        assert!(theirs.send(&words).unwrap());
+        drop(theirs);
+        assert_eq!(ours.receive().unwrap(), Some(words));
+        assert!(matches!(ours.receive(), Err(ChannelError::Closed)));
     }
 
     #[test]

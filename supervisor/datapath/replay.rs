@@ -52,12 +52,7 @@ impl<R> State<R> {
     /// A worker is dead, and all that it said was heard. What it was told of and has
     /// not answered waits again; if it had a sheep, its changes may still run there.
     /// Gives those requests.
-    pub fn lost(
-        &mut self,
-        generation: u64,
-        gateway: Option<SocketAddr>,
-        now: Instant,
-    ) -> Vec<Tag> {
+    pub fn lost(&mut self, generation: u64, gateway: Option<SocketAddr>, now: Instant) -> Vec<Tag> {
         let Some(worker) = self.worker.take_if(|worker| worker.generation() == generation) else {
             return Vec::new();
         };
@@ -90,7 +85,8 @@ impl<R> State<R> {
         let told = told.iter().filter_map(|tag| self.table.get(*tag)).map(|entry| entry.request);
         let abandoned = self.abandoned.values().map(|(request, _)| *request);
         for request in told.chain(abandoned).filter(|request| request.is_write()) {
-            Object::of(request).for_each(|object| self.fences.add(object, gateway, generation, now));
+            Object::of(request)
+                .for_each(|object| self.fences.add(object, gateway, generation, now));
         }
     }
 

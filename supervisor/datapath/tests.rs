@@ -1,6 +1,7 @@
 //! The data path against a worker that is a `Vec<u8>`, or silent, or gone, or lying.
 
 mod orphans;
+mod recovery;
 
 use super::*;
 use crate::events::{Event, Events};
@@ -56,10 +57,19 @@ impl Rig {
     }
 
     fn connect(&mut self, generation: u64, arena_len: u32) -> (FakeWorker, JoinHandle<()>) {
+        self.connect_at(generation, arena_len, Pace::All)
+    }
+
+    fn connect_at(
+        &mut self,
+        generation: u64,
+        arena_len: u32,
+        pace: Pace,
+    ) -> (FakeWorker, JoinHandle<()>) {
         let disk_len = usize::try_from(self.volume.size()).unwrap();
         let (link, worker) = link(generation, arena_len, disk_len);
         self.links.push(link.clone());
-        self.data.connect(link.clone(), Pace::All);
+        self.data.connect(link.clone(), pace);
         let (data, events) = (self.data.clone(), self.events.0.clone());
         (worker, std::thread::spawn(move || link.run(&data, &events)))
     }
@@ -96,6 +106,14 @@ impl Rig {
         self.events.1.recv_timeout(DEADLINE).expect("an event")
     }
 
+    /// So many failed with EIO; nothing is left over.
+    fn all_failed(&self, count: usize) {
+        for _ in 0..count {
+            assert_eq!(self.outcome(), Err(Errno::EIO));
+        }
+        assert!(self.answers.1.try_recv().is_err());
+    }
+
     /// The worker's death, of which it was on its way to that sheep.
     fn lose(&self, generation: u64, gateway: Option<SocketAddr>) -> Vec<Tag> {
         self.data.lost(generation, gateway, Instant::now())
@@ -105,7 +123,9 @@ impl Rig {
         loop {
             match self.event() {
                 Event::WorkerGone { generation: gone } => return assert_eq!(gone, generation),
-                Event::WorkerBroken { generation: broken, .. } => assert_eq!(broken, generation),
+                Event::WorkerBroken { generation: broken, .. } => {
+                    assert_eq!(broken, generation);
+                }
                 other => panic!("{other:?}"),
             }
         }

@@ -113,7 +113,9 @@ impl World {
             assert_eq!(self.state.mark_told(&start), Told::Now);
             let places = self.issued[&start.tag].places.clone();
             let mut parts: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-            places.iter().for_each(|place| parts.entry(place / OBJECT_PLACES).or_default().push(*place));
+            places
+                .iter()
+                .for_each(|place| parts.entry(place / OBJECT_PLACES).or_default().push(*place));
             self.told.insert(start.tag, parts.into_iter().collect());
         }
     }
@@ -211,7 +213,8 @@ impl World {
         self.told.clear();
         self.orphans.extend(self.wire.drain(..).filter(|op| !op.executed));
         self.state.lost(self.generation, Some(self.gateway), self.now);
-        self.gateway = SocketAddr::from(([127, 0, 0, 1], 7000 + u16::try_from(self.crashes % 2).unwrap()));
+        self.gateway =
+            SocketAddr::from(([127, 0, 0, 1], 7000 + u16::try_from(self.crashes % 2).unwrap()));
         self.connect();
     }
 
