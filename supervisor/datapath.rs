@@ -39,6 +39,7 @@ pub use counters::Counters;
 pub use replay::Pace;
 pub use reply::{Parked, ParkedReply};
 
+use crate::fence::Object;
 use crate::inflight::{Allegation, Entry, Kind, Payload, Request, Slot};
 use crate::link::{Link, Outcome};
 use crate::volumes::Volume;
@@ -151,6 +152,16 @@ impl<R> DataPath<R> {
     /// When that can't be.
     pub fn note_creating(&self, generation: u64, tag: Tag, block: u32) -> Result<(), Allegation> {
         self.lock().note_creating(generation, tag, block)
+    }
+
+    /// The worker is about to write an index entry again that a snapshot lost.
+    pub fn note_repairing(&self, volume: VolumeId, block: u32) {
+        self.lock().note_repairing(Object { volume, block });
+    }
+
+    /// A volume goes on under a new vid, with all its entries repaired.
+    pub fn note_moved(&self, volume: VolumeId) {
+        self.lock().note_moved(volume);
     }
 }
 

@@ -198,10 +198,16 @@ impl Link {
                         return (done, Err(lie.into()));
                     }
                 }
+                Ok(Some(FromWorker::Repairing { volume, block })) => {
+                    data.note_repairing(volume, block);
+                }
                 Ok(Some(FromWorker::Done { tag, outcome })) if tag.0 & CONTROL_TAG == 0 => {
                     done.push((tag, outcome));
                 }
                 Ok(Some(message)) => {
+                    if let FromWorker::Moved { volume, .. } = &message {
+                        data.note_moved(*volume);
+                    }
                     events.tell(Event::Worker { generation: self.generation, message });
                 }
                 Ok(None) => return (done, Ok(Heard::All)),

@@ -215,6 +215,15 @@ pub enum FromWorker {
         /// The object's number in its volume.
         block: u32,
     },
+    /// An index entry that a snapshot lost is about to be written again. Said before
+    /// that leaves for the sheep: until the volume has [`FromWorker::Moved`], the
+    /// entry's object is one that a late copy of the request may change.
+    Repairing {
+        /// The volume.
+        volume: VolumeId,
+        /// The block.
+        block: u32,
+    },
     /// An index entry was written. Said before any write that waited for it is done.
     Allocated {
         /// The volume.

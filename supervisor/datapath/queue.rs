@@ -38,6 +38,8 @@ pub struct State<R> {
     pub(super) fences: Fences,
     /// The write that creates an object, from the worker's word to the write's end.
     pub(super) creating: BTreeMap<Object, Tag>,
+    /// Objects whose index entries a worker writes again after a snapshot.
+    pub(super) repairing: BTreeSet<Object>,
     /// Volumes that the worker does not have.
     pub(super) absent: BTreeSet<VolumeId>,
     /// Volumes whose VDI is another now.
@@ -117,6 +119,7 @@ impl<R> State<R> {
             claims: Claims::default(),
             fences: Fences::new(fence_time),
             creating: BTreeMap::new(),
+            repairing: BTreeSet::new(),
             absent: BTreeSet::new(),
             replaced: BTreeSet::new(),
             suspects: BTreeSet::new(),
@@ -285,6 +288,16 @@ impl<R> State<R> {
             }
             None => Err(refused),
         }
+    }
+
+    /// The worker is about to repair an index entry.
+    pub fn note_repairing(&mut self, object: Object) {
+        self.repairing.insert(object);
+    }
+
+    /// A volume's repairs are over.
+    pub fn note_moved(&mut self, volume: VolumeId) {
+        self.repairing.retain(|object| object.volume != volume);
     }
 
     /// A request left the table: what waited for it may go on.

@@ -53,6 +53,11 @@ impl<R> State<R> {
     /// not answered waits again; if it had a sheep, its changes may still run there.
     /// Gives those requests.
     pub fn lost(&mut self, generation: u64, gateway: Option<SocketAddr>, now: Instant) -> Vec<Tag> {
+        for object in std::mem::take(&mut self.repairing) {
+            if let Some(gateway) = gateway {
+                self.fences.add(object, gateway, generation, now);
+            }
+        }
         let Some(worker) = self.worker.take_if(|worker| worker.generation() == generation) else {
             return Vec::new();
         };

@@ -155,6 +155,24 @@ fn a_lie_about_a_create_ends_the_link() {
 }
 
 #[test]
+fn an_index_entry_under_repair_fences_its_object_until_the_volume_has_moved() {
+    for moved in [false, true] {
+        let mut rig = Rig::new(MIB);
+        let (worker, _reader) = rig.connect(1, ARENA_LEN);
+        let (volume, facts) = (rig.volume.id, rig.volume.facts());
+        worker.say(FromWorker::Repairing { volume, block: 3 });
+        if moved {
+            worker.say(FromWorker::Moved { volume, facts });
+            assert!(matches!(rig.event(), Event::Worker { .. }));
+        }
+        drop(worker);
+        rig.gone(1);
+        rig.lose(1, Some(gateway()));
+        assert_eq!(rig.data.counters().fenced_now, u64::from(!moved));
+    }
+}
+
+#[test]
 fn suspects_go_one_at_a_time_and_the_guilty_one_fails() {
     let mut rig = bereft(|rig| (0..3).for_each(|at| rig.read(at, 1)), None);
     let (mut worker, _reader) = rig.connect_at(2, ARENA_LEN, Pace::Single);
