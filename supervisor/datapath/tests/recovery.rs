@@ -289,6 +289,7 @@ fn failing_all_leaves_the_worker_in_use_and_the_orphans_fenced() {
     worker.serve(message);
     assert_eq!(rig.outcome().unwrap().len(), MIB as usize);
     rig.write(0, b"x");
+    assert!(matches!(worker.next(), Some(ToWorker::Write { .. })));
     rig.data.fail_all();
     drop(worker);
     rig.gone(1);
