@@ -61,13 +61,39 @@
 //!
 //! | what dies | what happens |
 //! | --- | --- |
-//! | the sheep | the worker reports it and ends; as below |
-//! | the worker | requests in flight are answered EIO; the next worker connects, volumes are attached again with the locks we hold, and requests flow |
+//! | the worker | its death is waited for, its last words are heard; the spare worker connects to the same sheep, opens the volumes by their vids, and is told again of every request that has no answer |
+//! | the sheep | the worker says so and ends; as above, on the next candidate |
+//! | the network, or a sheep that hangs | a request without progress for the I/O time-out and a probe that fails too are taken for the sheep's death |
 //! | the supervisor | the worker and a minisheep of `--local` die with it; the mount answers ENOTCONN until it is unmounted |
 //!
-//! Recovery without an error to anybody is what the table of requests in flight,
-//! the arena per worker and the restartable worker are built for; it is not there
-//! yet.
+//! Applications see a pause. What makes that true, in the order in which it happens:
+//!
+//! 1. **One worker at a time.** The supervisor kills what is left of a worker and
+//!    waits on its pidfd; an end-of-file proves nothing. Its connections are reset by
+//!    its death, so a sheep drops what it has not read. A *spare* worker, started,
+//!    sandboxed, with an arena of its own and no address, takes its place.
+//! 2. **Which sheep.** The same one when only the worker died; otherwise the
+//!    candidates: the configured address and the nodes that the cluster told of. A
+//!    sheep of another cluster is never taken. Pauses grow with each round.
+//! 3. **Orphans.** What was on the wire may still be carried out, at any time. Before
+//!    anything is repeated the new worker asks an old gateway that is alive whether
+//!    anything runs there; else each object that an orphan may change is *fenced*:
+//!    newer changes to it wait until the orphan is known to be over, or the fence time
+//!    has passed. Replays and reads don't wait. The supervisor's `fence` module has the
+//!    argument, the worker's `watch` module the proof.
+//! 4. **Volumes.** Each is opened by its vid, with the lock that is ours already, and
+//!    with the allocations that a snapshot may have lost; one that became a snapshot
+//!    meanwhile goes through the same steps as under a live worker.
+//! 5. **Replay.** Requests go back to the queue they came from, where they are the
+//!    oldest. A write that overlaps an unanswered one was never sent, so the order
+//!    does not matter; a create is repeated only while nothing else can have been
+//!    answered for its object.
+//!
+//! A planned failover (`config/sheep_info`) is the same path without the orphans: the
+//! new sheep is checked first, by the spare worker, and the old session is drained.
+//!
+//! What kills workers by itself is found out by telling suspects one at a time; after
+//! three deaths it is answered EIO.
 //!
 //! # Words
 //!
@@ -83,6 +109,11 @@
 //! | slot, span | a leased piece of the arena |
 //! | tag | names a request between supervisor and worker |
 //! | generation | counts workers |
+//! | candidate | a sheep that may be tried |
+//! | spare | a worker that waits for an address |
+//! | orphan | a request of a dead worker that may still run on its gateway |
+//! | fence | keeps newer changes to an object waiting for orphans |
+//! | replay | telling a worker what an earlier one left unanswered |
 //!
 //! "Protocol 8.3" in these pages means that section of the project's description
 //! of the Sheepdog protocol; "hazard 39" a row of its list of what can go wrong.
