@@ -355,6 +355,9 @@ fn a_gateway_ends_in_order_with_its_minisheep_or_by_signal() {
     one.fault("hold_reply");
     writer.send(&Request::write(vid, 0, extent(0, 4)), b"held");
     wait_for("the write to be held", || one.held() == 1);
+    one.control("pause");
+    writer.send(&Request::read(vid, 0, extent(0, 4)), &[]);
+    wait_for("a read to wait too", || one.served("ReadObj") == 1);
     one.signal(Signal::SIGTERM);
     assert!(one.wait().success());
     let shutdown = RequestHeader::new(Opcode::Shutdown, 0, 0);

@@ -137,7 +137,9 @@ impl Faults {
     /// Not under the lock: what goes on may need it.
     fn decide(&self, fate: Fate) {
         let held = self.lock().places.decide(fate);
-        info!("{} held back: {fate:?}", held.len());
+        if !held.is_empty() {
+            info!("{} held back: {fate:?}", held.len());
+        }
         held.into_iter().for_each(|held| held(fate));
     }
 
@@ -250,7 +252,11 @@ impl Hooks for Faults {
         }
     }
 
-    fn forget_held(&self) {
+    fn let_go(&self) {
+        self.change(|state| {
+            state.paused = false;
+            state.hurried += 1;
+        });
         self.decide(Fate::Forgotten);
     }
 

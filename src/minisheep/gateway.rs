@@ -27,8 +27,8 @@
 //! The control socket takes the faults of [`super::faults`], for this gateway alone: `hold` keeps
 //! a request that was read, `hold_reply` an answer, over a stop and the client's death.
 //!
-//! [`notice`] is what gateways and minisheep say to each other, [`session`] a client's way through,
-//! [`link`] its connection to the minisheep.
+//! [`notice`] is what gateways and minisheep say to each other, `session` a client's way through,
+//! `link` its connection to the minisheep.
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -229,7 +229,7 @@ impl State {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while !self.is_stopping() || self.busy.load(Ordering::Acquire) > 0 {
             if self.is_stopping() {
-                self.hooks.forget_held();
+                self.hooks.let_go();
             }
             let waited = self.changed.wait_timeout(idle, DRAIN_PAUSE);
             idle = waited.unwrap_or_else(PoisonError::into_inner).0;

@@ -98,8 +98,8 @@ pub trait Hooks: Debug + Send + Sync {
         held(Fate::Goes);
     }
 
-    /// The process ends: what is held is forgotten.
-    fn forget_held(&self) {}
+    /// The process ends: nobody waits any longer, and what is held is forgotten.
+    fn let_go(&self) {}
 
     /// So many references are about to be given up: how long to put that off.
     fn put_off_reclaim(&self, _references: usize) -> Option<Delay> {

@@ -104,7 +104,7 @@ impl Service {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while self.sheep.phase() == Phase::Running || self.busy.load(Ordering::Acquire) > 0 {
             if self.sheep.phase() != Phase::Running {
-                self.sheep.hooks.forget_held();
+                self.sheep.hooks.let_go();
             }
             let waited = self.changed.wait_timeout(idle, DRAIN_PAUSE);
             idle = waited.unwrap_or_else(PoisonError::into_inner).0;
