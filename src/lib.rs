@@ -20,7 +20,8 @@
 //!   and holds nothing that can't be lost. It lives for one sheep session: when
 //!   its sheep is gone it says so and ends, and the supervisor starts another.
 //! - **minisheep** ([`minisheep`]) is a sheep of one node that keeps objects in a
-//!   directory: for a first try, for tests, for benchmarks. Its command-line twin
+//!   directory: for a first try, for tests, for benchmarks. Gateways in front of it
+//!   ([`minisheep::gateway`]) pass for the nodes of a cluster. Its command-line twin
 //!   in a real cluster is `sheep`.
 //!
 //! Nothing that was acknowledged lives only in these processes: dirty pages are

@@ -5,6 +5,9 @@
 //! there is one copy of everything, nothing is synced to the disk, and it refuses any address but
 //! loopback. An answered write survives the death of the process, not that of the machine.
 //!
+//! For tests of failover, other processes can stand in front of it as a cluster's nodes, to be
+//! killed and stopped as these are: see [`gateway`].
+//!
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`connection`], [`queue`], [`service`] | the life of a request |
@@ -12,8 +15,10 @@
 //! | [`objects`], [`index`], [`references`] | objects, index updates, reference counts |
 //! | [`vdis`], [`attributes`], [`nodes`] | the operations on VDIs and on the cluster |
 //! | [`sheep`], [`table`], [`image`], [`state`], [`store`], [`buffer`] | what they work on |
-//! | [`rules`], [`inflight`] | what clients did wrong |
+//! | [`members`], [`counters`] | nodes and epochs; what STAT tells |
+//! | [`rules`], [`inflight`], [`lives`] | what clients did wrong |
 //! | [`hooks`], [`faults`], [`control`] | where tests may step in |
+//! | [`gateway`] | processes in front of one minisheep that pass for a cluster's nodes |
 
 use std::fs::{self, File};
 use std::io;
@@ -42,12 +47,16 @@ pub mod attributes;
 pub mod buffer;
 pub mod connection;
 pub mod control;
+pub mod counters;
 pub mod dispatch;
 pub mod faults;
+pub mod gateway;
 pub mod hooks;
 pub mod image;
 pub mod index;
 pub mod inflight;
+pub mod lives;
+pub mod members;
 pub mod nodes;
 pub mod objects;
 pub mod queue;
@@ -59,6 +68,8 @@ pub mod state;
 pub mod store;
 pub mod table;
 pub mod vdis;
+
+pub use self::gateway::{Gateway, GatewayConfig};
 
 /// Open object files at most, whatever the process may have.
 const OPEN_MAX: u64 = 16_384;
@@ -108,6 +119,14 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is nothing to be a gateway to.
+    #[error("could not join the minisheep on {address}: {source}; is it running?")]
+    Join {
+        /// Where it should listen.
+        address: SocketAddr,
+        /// What was in the way.
+        source: io::Error,
+    },
     /// A VDI can't be made.
     #[error("could not create the VDI {name}: {status:?}; is the cluster formatted? (--format)")]
     Create {
@@ -136,9 +155,7 @@ impl Server {
     /// # Errors
     /// [`ServeError`] says what is in the way.
     pub fn open(config: &Config) -> Result<Self, ServeError> {
-        if !config.address.ip().is_loopback() {
-            return Err(ServeError::NotLoopback(config.address.ip()));
-        }
+        check_loopback(config.address)?;
         let dir = &config.dir;
         fs::create_dir_all(dir).map_err(system(format!("make {}", dir.display())))?;
         let lock = lock(dir)?;
@@ -213,10 +230,15 @@ fn open_sheep(config: &Config, address: SocketAddr) -> Result<Arc<Sheep>, ServeE
     let opened = Sheep::open(dir, address, open_max(), hooks);
     let sheep = Arc::new(opened.map_err(system(format!("open the store in {}", dir.display())))?);
     if let (Some(path), Some(faults)) = (&config.control, faults) {
-        let listening = control::listen(path, faults, Arc::clone(&sheep));
+        let listening = control::listen(path, faults, Arc::clone(&sheep) as _);
         listening.map_err(system(format!("listen on {}", path.display())))?;
     }
     Ok(sheep)
+}
+
+fn check_loopback(address: SocketAddr) -> Result<(), ServeError> {
+    let ip = address.ip();
+    if ip.is_loopback() { Ok(()) } else { Err(ServeError::NotLoopback(ip)) }
 }
 
 fn system(what: String) -> impl FnOnce(io::Error) -> ServeError {

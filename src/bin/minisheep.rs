@@ -9,7 +9,7 @@ use clap::Parser;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
-use sheepfs::minisheep::{Config, FormatConfig, ServeError, Server};
+use sheepfs::minisheep::{Config, FormatConfig, Gateway, GatewayConfig, ServeError, Server};
 use sheepfs::size::parse_size;
 use sheepfs::wire::VdiName;
 use tracing_subscriber::EnvFilter;
@@ -17,6 +17,9 @@ use tracing_subscriber::EnvFilter;
 /// Serves DIR as a Sheepdog cluster of one node, over loopback, for trying and testing.
 ///
 /// This is not a cluster: one copy, no replication, nothing synced to the disk.
+///
+/// With --gateway-of it keeps nothing itself, but stands in front of a minisheep as one node of a
+/// cluster: start several, kill and stop them, and see what clients do.
 #[derive(Debug, Parser)]
 #[command(name = "minisheep", version)]
 struct Arguments {
@@ -47,11 +50,20 @@ struct Arguments {
     /// End when that process does, which must be the one that starts this.
     #[arg(long, value_name = "PID")]
     with_parent: Option<i32>,
+    /// Be a gateway to the minisheep that listens there (as 127.0.0.1:7000), instead of serving
+    /// a directory.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        conflicts_with_all = ["dir", "format", "copies", "block_size_shift", "lock", "recycle", "create"],
+    )]
+    gateway_of: Option<SocketAddr>,
     /// A Unix socket on which tests ask for faults.
     #[arg(long, value_name = "PATH", hide = true)]
     control: Option<PathBuf>,
     /// Where the objects are kept; made if it is missing.
-    dir: PathBuf,
+    #[arg(required_unless_present = "gateway_of")]
+    dir: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -72,7 +84,7 @@ fn main() -> ExitCode {
         eprintln!("minisheep: process {parent} is not, or no longer, the one that started this");
         return ExitCode::from(64);
     }
-    match serve(&arguments.into()) {
+    match serve(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("minisheep: {error}");
@@ -87,18 +99,29 @@ fn dies_with(parent: i32) -> bool {
     prctl::set_pdeathsig(Signal::SIGKILL).is_ok() && getppid().as_raw() == parent
 }
 
-fn serve(config: &Config) -> Result<(), ServeError> {
-    let server = Server::open(config)?;
-    // Whoever started this may have stopped listening; serving goes on.
-    let mut stdout = io::stdout().lock();
-    let _ = writeln!(stdout, "minisheep: listening on {}", server.address());
-    let _ = stdout.flush();
-    drop(stdout);
+fn serve(arguments: Arguments) -> Result<(), ServeError> {
+    let (address, control) =
+        (SocketAddr::new(arguments.address, arguments.port), arguments.control.clone());
+    if let Some(behind) = arguments.gateway_of {
+        let gateway = Gateway::open(&GatewayConfig { address, behind, control })?;
+        greet(gateway.address());
+        gateway.run();
+        return Ok(());
+    }
+    let server = Server::open(&arguments.into())?;
+    greet(server.address());
     eprintln!(
         "minisheep: not a cluster: one node, one copy, no replication, nothing synced; \
          for trying and testing only"
     );
     server.run()
+}
+
+fn greet(address: SocketAddr) {
+    // Whoever started this may have stopped listening; serving goes on.
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "minisheep: listening on {address}");
+    let _ = stdout.flush();
 }
 
 /// Help and version are successes; anything else is a usage error.
@@ -112,7 +135,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn exit_code(error: &ServeError) -> u8 {
     match error {
         ServeError::NotLoopback(_) => 64,
-        ServeError::InUse(_) => 69,
+        ServeError::InUse(_) | ServeError::Join { .. } => 69,
         ServeError::Create { .. } => 78,
         ServeError::System { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => 77,
@@ -141,7 +164,8 @@ impl From<Arguments> for Config {
         };
         Self {
             address: SocketAddr::new(arguments.address, arguments.port),
-            dir: arguments.dir,
+            // Without one there is --gateway-of, which is no such configuration.
+            dir: arguments.dir.unwrap_or_default(),
             format: arguments.format.then_some(format),
             create: arguments.create,
             control: arguments.control,

@@ -1,11 +1,18 @@
 //! A client's connection: requests come in on its own thread, answers leave from any.
+//!
+//! What has arrived but was not yet taken is lost when the client resets the connection, as at a
+//! real sheep (protocol 17.6): that is how a client that is killed, or gives up, takes back what
+//! was not read. What was taken is carried out whatever becomes of the client.
 
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::buffer::Buffer;
 use super::sheep::{Answer, Incoming};
@@ -29,10 +36,42 @@ pub enum Received {
     Malformed,
 }
 
+/// Where requests come from.
+#[derive(Debug, Default)]
+pub struct Origin {
+    gateway: OnceLock<SocketAddr>,
+    gone: AtomicBool,
+}
+
+impl Origin {
+    /// The gateway through which they come, if not directly.
+    #[must_use]
+    pub fn gateway(&self) -> Option<SocketAddr> {
+        self.gateway.get().copied()
+    }
+
+    /// They come through the gateway at `address`. The first word counts.
+    pub fn is_behind(&self, address: SocketAddr) {
+        let _ = self.gateway.set(address);
+    }
+
+    /// Whether the client's connection has ended: nobody waits for an answer any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// The client's connection has ended.
+    pub fn leave(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The receiving half.
 #[derive(Debug)]
 pub struct Receiver<'a> {
     stream: BufReader<&'a TcpStream>,
+    origin: &'a Arc<Origin>,
 }
 
 impl Receiver<'_> {
@@ -52,7 +91,7 @@ impl Receiver<'_> {
     }
 
     fn receive(&mut self) -> io::Result<Received> {
-        if self.has_ended()? {
+        if self.has_ended()? || self.is_reset()? {
             return Ok(Received::End);
         }
         let mut bytes = [0; HEADER_LEN];
@@ -62,11 +101,12 @@ impl Receiver<'_> {
             return Ok(Received::Malformed);
         }
         let payload = if header.has_payload() {
-            self.payload(usize::try_from(header.data_length).map_err(io::Error::other)?)?
+            let len = usize::try_from(header.data_length).map_err(io::Error::other)?;
+            receive_payload(&mut self.stream, len)?
         } else {
             Buffer::default()
         };
-        Ok(Received::Request(Incoming { header, payload }))
+        Ok(Received::Request(Incoming { header, payload, origin: Arc::clone(self.origin) }))
     }
 
     /// Waits for the first byte of a request.
@@ -80,23 +120,36 @@ impl Receiver<'_> {
         }
     }
 
-    fn payload(&mut self, len: usize) -> io::Result<Buffer> {
-        let mut buffer = Buffer::with_len(len.min(PIECE_LEN));
-        self.stream.read_exact(&mut buffer)?;
-        while buffer.len() < len {
-            let start = buffer.len();
-            buffer.grow((len - start).min(PIECE_LEN));
-            self.stream.read_exact(&mut buffer[start..])?;
-        }
-        Ok(buffer)
+    /// Whether the client has reset the connection.
+    fn is_reset(&self) -> io::Result<bool> {
+        let stream = self.stream.get_ref().as_fd();
+        let mut polled = [PollFd::new(stream, PollFlags::empty())];
+        poll(&mut polled, PollTimeout::ZERO)?;
+        let over = PollFlags::POLLHUP | PollFlags::POLLERR;
+        Ok(polled[0].revents().is_some_and(|events| events.intersects(over)))
     }
+}
+
+/// Receives `len` bytes.
+///
+/// # Errors
+/// What the socket says; `UnexpectedEof` when it ends before.
+pub fn receive_payload(stream: &mut impl Read, len: usize) -> io::Result<Buffer> {
+    let mut buffer = Buffer::with_len(len.min(PIECE_LEN));
+    stream.read_exact(&mut buffer)?;
+    while buffer.len() < len {
+        let start = buffer.len();
+        buffer.grow((len - start).min(PIECE_LEN));
+        stream.read_exact(&mut buffer[start..])?;
+    }
+    Ok(buffer)
 }
 
 /// The sending half.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
-    gone: Arc<AtomicBool>,
+    origin: Arc<Origin>,
     /// An answer that waits to be overtaken; also the right to send.
     held: Mutex<Option<Answer>>,
 }
@@ -108,24 +161,25 @@ impl Connection {
     /// What the socket says.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self { stream, gone: Arc::default(), held: Mutex::new(None) })
+        Ok(Self { stream, origin: Arc::default(), held: Mutex::new(None) })
     }
 
     /// Its receiving half.
     #[must_use]
     pub fn receiver(&self) -> Receiver<'_> {
-        Receiver { stream: BufReader::with_capacity(RECEIVE_LEN, &self.stream) }
+        let stream = BufReader::with_capacity(RECEIVE_LEN, &self.stream);
+        Receiver { stream, origin: &self.origin }
     }
 
-    /// Set when the connection has ended.
+    /// Where its requests come from.
     #[must_use]
-    pub fn gone(&self) -> &Arc<AtomicBool> {
-        &self.gone
+    pub fn origin(&self) -> &Arc<Origin> {
+        &self.origin
     }
 
     /// Ends the connection.
     pub fn close(&self) {
-        self.gone.store(true, Ordering::Relaxed);
+        self.origin.leave();
         // Fails when it has ended already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
@@ -163,27 +217,31 @@ impl Connection {
 
     /// To be called with the right to send.
     fn send_now(&self, answer: &Answer) {
-        if self.write(&answer.header.encode(), &answer.payload).is_err() {
+        let sent = send_together(&self.stream, &answer.header.encode(), &answer.payload);
+        if sent.is_err() {
             self.close();
         }
     }
+}
 
-    /// Header and payload leave together.
-    fn write(&self, header: &[u8], payload: &[u8]) -> io::Result<()> {
-        let total = header.len() + payload.len();
-        let mut sent = 0;
-        while sent < total {
-            let parts = [
-                IoSlice::new(&header[sent.min(header.len())..]),
-                IoSlice::new(&payload[sent.saturating_sub(header.len())..]),
-            ];
-            match (&self.stream).write_vectored(&parts) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(len) => sent += len,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+/// Sends a header and its payload: they leave together.
+///
+/// # Errors
+/// What the socket says.
+pub fn send_together(mut stream: &TcpStream, header: &[u8], payload: &[u8]) -> io::Result<()> {
+    let total = header.len() + payload.len();
+    let mut sent = 0;
+    while sent < total {
+        let parts = [
+            IoSlice::new(&header[sent.min(header.len())..]),
+            IoSlice::new(&payload[sent.saturating_sub(header.len())..]),
+        ];
+        match stream.write_vectored(&parts) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(len) => sent += len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        Ok(())
     }
+    Ok(())
 }

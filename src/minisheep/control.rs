@@ -12,14 +12,19 @@ use std::thread;
 
 use tracing::debug;
 
-use super::faults::Faults;
-use super::sheep::Sheep;
+use super::faults::{Faults, Subject};
+
+/// Who has a control socket: a minisheep, or a gateway to one.
+pub trait Controlled: Send + Sync {
+    /// What the commands are about.
+    fn subject(&self) -> Subject<'_>;
+}
 
 /// Listens on `path`, replacing what a dead server left there, and serves on a thread.
 ///
 /// # Errors
 /// What the file system says.
-pub fn listen(path: &Path, faults: Arc<Faults>, sheep: Arc<Sheep>) -> io::Result<()> {
+pub fn listen(path: &Path, faults: Arc<Faults>, controlled: Arc<dyn Controlled>) -> io::Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
         fs::remove_file(path)?;
     }
@@ -27,9 +32,9 @@ pub fn listen(path: &Path, faults: Arc<Faults>, sheep: Arc<Sheep>) -> io::Result
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     thread::Builder::new().name("control".into()).spawn(move || {
         for stream in listener.incoming().flatten() {
-            let (faults, sheep) = (Arc::clone(&faults), Arc::clone(&sheep));
+            let (faults, controlled) = (Arc::clone(&faults), Arc::clone(&controlled));
             thread::spawn(move || {
-                if let Err(error) = serve(&stream, &faults, &sheep) {
+                if let Err(error) = serve(&stream, &faults, &*controlled) {
                     debug!("a control connection ended: {error}");
                 }
             });
@@ -38,9 +43,9 @@ pub fn listen(path: &Path, faults: Arc<Faults>, sheep: Arc<Sheep>) -> io::Result
     Ok(())
 }
 
-fn serve(mut stream: &UnixStream, faults: &Faults, sheep: &Sheep) -> io::Result<()> {
+fn serve(mut stream: &UnixStream, faults: &Faults, controlled: &dyn Controlled) -> io::Result<()> {
     for line in BufReader::new(stream).lines() {
-        stream.write_all(faults.command(sheep, &line?).as_bytes())?;
+        stream.write_all(faults.command(controlled.subject(), &line?).as_bytes())?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! From a request to its answer: what is refused at once, and who carries out the rest.
 
+use super::counters::STAT_LEN;
 use super::rules::Rule;
 use super::sheep::{Answer, Incoming, Phase, Sheep};
 use super::{attributes, index, nodes, objects, vdis};
@@ -151,7 +152,7 @@ fn length_fits(opcode: Opcode, header: &RequestHeader) -> bool {
     match opcode {
         Opcode::ClusterInfo => room >= CLUSTER_INFO_LEN,
         Opcode::GetNodeList => room >= NODE_LEN,
-        Opcode::Stat => room >= nodes::COUNTERS_LEN,
+        Opcode::Stat => room >= STAT_LEN,
         Opcode::StatRecovery => room >= nodes::RECOVERY_LEN,
         Opcode::GetVdiAttr => room >= attributes::ATTRIBUTE_LEN,
         // A snapshot's number without a tag, if only an empty one: a real sheep reads the tag at

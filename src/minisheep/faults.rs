@@ -3,24 +3,22 @@
 //! Each fault has a name, `delay#3`, and counts how often it fired, so that a test can prove that
 //! what it asked for has happened.
 
+pub mod held;
 pub mod parse;
+mod snapshot;
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use tracing::{error, info};
+use tracing::info;
 
+use self::held::Places;
 use self::parse::{Command, Filter, Kind};
-use super::hooks::{After, Before, Delay, Hooks};
+use super::counters::Counters;
+use super::hooks::{After, Before, Delay, Fate, Held, Hooks, Side};
 use super::sheep::Sheep;
-use super::vdis;
-use crate::wire::inode::{GREF_OFFSET, INDEX_OFFSET, gref_offset, index_offset};
-use crate::wire::oid::ObjectKind;
-use crate::wire::{ObjectId, Opcode, RequestHeader, VdiId};
-
-/// Index updates remembered for a snapshot that loses some.
-const RECENT_MAX: usize = 64;
+use crate::wire::{Opcode, RequestHeader};
 
 /// A fault that was asked for.
 #[derive(Debug)]
@@ -46,6 +44,9 @@ impl Fault {
     }
 }
 
+/// The answer to what needs the objects themselves.
+const NOT_HERE: &str = "error: only the minisheep behind the gateways can do that\n";
+
 #[derive(Debug, Default)]
 struct State {
     faults: Vec<Fault>,
@@ -53,11 +54,21 @@ struct State {
     paused: bool,
     /// How often delays were cut short.
     hurried: u64,
+    places: Places,
     /// Blocks whose index entries were written last, with the inode's vid.
     recent: Vec<(u32, u32)>,
 }
 
-/// The faults of a server.
+/// Whose faults they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// What it has received.
+    pub counters: &'a Counters,
+    /// The sheep itself; a gateway has none.
+    pub sheep: Option<&'a Sheep>,
+}
+
+/// The faults of a process.
 #[derive(Debug, Default)]
 pub struct Faults {
     state: Mutex<State>,
@@ -67,47 +78,45 @@ pub struct Faults {
 
 impl Faults {
     /// Does what a line says and returns what to answer.
-    pub fn command(&self, sheep: &Sheep, line: &str) -> String {
+    pub fn command(&self, subject: Subject<'_>, line: &str) -> String {
         match parse::parse(line) {
-            Ok(command) => self.obey(sheep, command),
+            Ok(command) => self.obey(subject, command),
             Err(error) => format!("error: {error}\n"),
         }
     }
 
-    fn obey(&self, sheep: &Sheep, command: Command) -> String {
+    fn obey(&self, subject: Subject<'_>, command: Command) -> String {
         let mut answer = "ok\n".to_owned();
         match command {
-            Command::Add(kind, filter) => answer = self.add(sheep, kind, filter),
+            Command::Add(kind, filter) => answer = self.add(subject, kind, filter),
             Command::Pause => self.change(|state| state.paused = true),
             Command::Resume => self.change(|state| state.paused = false),
             Command::Hurry => self.change(|state| state.hurried += 1),
+            Command::Decide(fate) => self.decide(fate),
+            Command::Held => answer = self.held(),
             Command::Clear => self.change(|state| {
                 state.paused = false;
                 state.faults.clear();
             }),
             Command::Fired => answer = self.fired(),
-            Command::Bugs => {
-                answer = lines(sheep.rules.counts().map(|(r, n)| (r.name().into(), n)))
-            }
-            Command::ClearBugs => sheep.rules.clear(),
+            Command::Bugs | Command::ClearBugs => answer = bugs(subject, &command),
             Command::Stats => {
-                answer = lines(sheep.served().map(|(code, count)| (opcode_name(code), count)));
+                let served = subject.counters.served();
+                answer = lines(served.map(|(code, count)| (opcode_name(code), count)));
             }
         }
         answer
     }
 
-    fn add(&self, sheep: &Sheep, kind: Kind, mut filter: Filter) -> String {
-        if let Kind::Snapshot { name, .. } = &kind {
-            filter.count = filter.count.or(Some(1));
-            let wanted = super::table::Wanted::Working;
-            match sheep.table.find(name.as_bytes(), wanted) {
-                Ok(vdi) => filter.vid = filter.vid.or(Some(vdi.vid().get())),
-                Err(status) => return format!("error: {name}: {status:?}\n"),
+    fn add(&self, subject: Subject<'_>, kind: Kind, mut filter: Filter) -> String {
+        match (&kind, subject.sheep) {
+            (Kind::Snapshot { .. } | Kind::LateReclaim(_), None) => return NOT_HERE.to_owned(),
+            (Kind::Snapshot { name, .. }, Some(sheep)) => {
+                if let Err(status) = snapshot::complete(&mut filter, sheep, name) {
+                    return format!("error: {name}: {status:?}\n");
+                }
             }
-            if filter.opcode.is_none() && filter.kind.is_none() {
-                filter.kind = Some(ObjectKind::Data);
-            }
+            _ => {}
         }
         let mut name = String::new();
         self.change(|state| {
@@ -117,6 +126,21 @@ impl Faults {
             state.faults.push(Fault { number: state.asked, kind, filter, seen: 0, fired: 0 });
         });
         format!("ok {name}\n")
+    }
+
+    fn held(&self) -> String {
+        let state = self.lock();
+        let words = [("requests", Side::Request), ("replies", Side::Reply)];
+        lines(words.into_iter().map(|(word, side)| (word.to_owned(), state.places.count(side))))
+    }
+
+    /// Not under the lock: what goes on may need it.
+    fn decide(&self, fate: Fate) {
+        let held = self.lock().places.decide(fate);
+        if !held.is_empty() {
+            info!("{} held back: {fate:?}", held.len());
+        }
+        held.into_iter().for_each(|held| held(fate));
     }
 
     fn fired(&self) -> String {
@@ -146,19 +170,25 @@ impl Faults {
         let recent = state.recent.clone();
         let since = state.hurried;
         let mut snapshot = None;
-        for fault in &mut state.faults {
+        let State { faults, places, .. } = &mut *state;
+        for fault in faults {
             let before = match &fault.kind {
+                // Its place is taken when it fires.
+                Kind::Hold => Before::Hold(0),
                 Kind::DelayBefore(time) => Before::Delay(Delay { time: *time, since }),
                 Kind::Status(status) => Before::Answer(*status),
                 Kind::DropBefore => Before::Drop,
                 Kind::Snapshot { .. } if !is_change(request) => continue,
                 Kind::Snapshot { .. } => Before::Go,
-                Kind::DelayAfter(_) | Kind::DropAfter => continue,
+                Kind::DelayAfter(_) | Kind::DropAfter | Kind::HoldReply => continue,
                 Kind::Reorder(_) | Kind::LateReclaim(_) => continue,
             };
             if fault.fires(request) {
                 match before {
                     Before::Go => snapshot = Some(fault.kind.clone()),
+                    Before::Hold(_) => {
+                        return (Before::Hold(places.take(Side::Request)), snapshot, recent);
+                    }
                     other => return (other, snapshot, recent),
                 }
             }
@@ -172,13 +202,13 @@ impl Hooks for Faults {
         self.active.load(Ordering::Relaxed)
     }
 
-    fn before(&self, sheep: &Sheep, request: &RequestHeader) -> Before {
+    fn before(&self, sheep: Option<&Sheep>, request: &RequestHeader) -> Before {
         if !self.are_active() {
             return Before::Go;
         }
         let (before, snapshot, recent) = self.strike(request);
-        if let Some(Kind::Snapshot { name, tag, lose }) = snapshot {
-            take_snapshot(sheep, &name, &tag, &recent[recent.len().saturating_sub(lose)..]);
+        if let (Some(sheep), Some(Kind::Snapshot { name, tag, lose })) = (sheep, snapshot) {
+            snapshot::take(sheep, &name, &tag, &recent[recent.len().saturating_sub(lose)..]);
         }
         before
     }
@@ -188,17 +218,22 @@ impl Hooks for Faults {
             return After::Send;
         }
         let mut state = self.lock();
-        remember(&mut state.recent, request);
+        snapshot::remember(&mut state.recent, request);
         let since = state.hurried;
-        for fault in &mut state.faults {
+        let State { faults, places, .. } = &mut *state;
+        for fault in faults {
             let after = match fault.kind {
+                Kind::HoldReply => After::Hold(0),
                 Kind::DelayAfter(time) => After::Delay(Delay { time, since }),
                 Kind::DropAfter => After::Drop,
                 Kind::Reorder(limit) => After::Swap(limit),
                 _ => continue,
             };
             if fault.fires(request) {
-                return after;
+                return match after {
+                    After::Hold(_) => After::Hold(places.take(Side::Reply)),
+                    other => other,
+                };
             }
         }
         After::Send
@@ -208,6 +243,21 @@ impl Hooks for Faults {
         let waits = |state: &mut State| state.hurried == delay.since;
         let wait = self.changed.wait_timeout_while(self.lock(), delay.time, waits);
         drop(wait.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn hold(&self, place: u64, held: Held) {
+        let decided = self.lock().places.fill(place, held);
+        if let Some((held, fate)) = decided {
+            held(fate);
+        }
+    }
+
+    fn let_go(&self) {
+        self.change(|state| {
+            state.paused = false;
+            state.hurried += 1;
+        });
+        self.decide(Fate::Forgotten);
     }
 
     fn put_off_reclaim(&self, references: usize) -> Option<Delay> {
@@ -231,45 +281,13 @@ fn is_change(request: &RequestHeader) -> bool {
     changes.iter().any(|opcode| opcode.code() == request.opcode)
 }
 
-/// Remembers the block of an index update.
-fn remember(recent: &mut Vec<(u32, u32)>, request: &RequestHeader) {
-    let fields = request.obj();
-    let oid = ObjectId::from_raw(fields.oid);
-    let in_index = (INDEX_OFFSET..GREF_OFFSET).contains(&fields.offset);
-    if request.opcode == Opcode::WriteObj.code() && oid.kind() == ObjectKind::Inode && in_index {
-        recent.push((oid.vid_raw(), (fields.offset - INDEX_OFFSET) / 4));
-        if recent.len() > RECENT_MAX {
-            recent.remove(0);
-        }
+fn bugs(subject: Subject<'_>, command: &Command) -> String {
+    let Some(sheep) = subject.sheep else { return NOT_HERE.to_owned() };
+    if *command == Command::ClearBugs {
+        sheep.rules.clear();
+        return "ok\n".to_owned();
     }
-}
-
-/// Takes a snapshot; the `lost` entries are overwritten by it, as the original's race does.
-fn take_snapshot(sheep: &Sheep, name: &str, tag: &str, lost: &[(u32, u32)]) {
-    let old = sheep.table.find(name.as_bytes(), super::table::Wanted::Working);
-    let taken = vdis::take_snapshot(sheep, name.as_bytes(), tag.as_bytes());
-    let new = sheep.table.find(name.as_bytes(), super::table::Wanted::Working);
-    match (old, taken, new) {
-        (Ok(old), Ok(()), Ok(new)) => {
-            info!(old = %old.vid(), new = %new.vid(), lost = lost.len(), "took a snapshot");
-            for (_, block) in lost.iter().filter(|(vid, _)| *vid == old.vid().get()) {
-                forget(sheep, old.vid(), *block);
-                forget(sheep, new.vid(), *block);
-            }
-        }
-        (old, taken, _) => {
-            error!("no snapshot of {name}: {:?} {taken:?}", old.map(|vdi| vdi.vid()))
-        }
-    }
-}
-
-fn forget(sheep: &Sheep, vid: VdiId, block: u32) {
-    let inode = ObjectId::inode(vid);
-    let entry = sheep.store.write(inode, index_offset(block).into(), &[0; 4]);
-    let gref = sheep.store.write(inode, gref_offset(block).into(), &[0; 8]);
-    if let Err(error) = entry.and(gref) {
-        error!("could not lose an entry: {error}");
-    }
+    lines(sheep.rules.counts().map(|(rule, count)| (rule.name().into(), count)))
 }
 
 fn opcode_name(code: u8) -> String {

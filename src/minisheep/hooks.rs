@@ -1,8 +1,8 @@
 //! Where tests may step in.
 //!
-//! Every request asks the server's [`Hooks`] twice: before it is carried out and before it is
-//! answered. In normal use they are [`NoHooks`], which lets everything pass; the control socket
-//! brings others ([`super::faults`]).
+//! Every request asks its process's [`Hooks`] twice: before it is carried out, or forwarded by a
+//! gateway, and before it is answered. In normal use they are [`NoHooks`], which lets everything
+//! pass; the control socket brings others ([`super::faults`]).
 
 use std::fmt::Debug;
 use std::thread;
@@ -20,6 +20,27 @@ pub struct Delay {
     pub since: u64,
 }
 
+/// What can be held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// A request that was read.
+    Request,
+    /// The answer to one that was carried out.
+    Reply,
+}
+
+/// What becomes of something that was held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on.
+    Goes,
+    /// It is forgotten, as if it had never been.
+    Forgotten,
+}
+
+/// Something held back, to be told its fate.
+pub type Held = Box<dyn FnOnce(Fate) + Send>;
+
 /// What becomes of a request that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
@@ -27,6 +48,8 @@ pub enum Before {
     Go,
     /// It is carried out so much later, even if its connection is gone by then.
     Delay(Delay),
+    /// It is held in this place, see [`Hooks::hold`], even if its connection is gone by then.
+    Hold(u64),
     /// Its connection is closed instead.
     Drop,
     /// It is answered so instead.
@@ -40,6 +63,8 @@ pub enum After {
     Send,
     /// It is sent so much later.
     Delay(Delay),
+    /// It is held in this place, see [`Hooks::hold`].
+    Hold(u64),
     /// Its connection is closed instead.
     Drop,
     /// It is sent after the next answer on its connection, or after so long.
@@ -53,8 +78,8 @@ pub trait Hooks: Debug + Send + Sync {
         false
     }
 
-    /// A request was received.
-    fn before(&self, _sheep: &Sheep, _request: &RequestHeader) -> Before {
+    /// A request was received; `sheep` is who carries it out, if that is this process.
+    fn before(&self, _sheep: Option<&Sheep>, _request: &RequestHeader) -> Before {
         Before::Go
     }
 
@@ -67,6 +92,14 @@ pub trait Hooks: Debug + Send + Sync {
     fn pass(&self, delay: Delay) {
         thread::sleep(delay.time);
     }
+
+    /// Holds something in the place it was given, until somebody decides.
+    fn hold(&self, _place: u64, held: Held) {
+        held(Fate::Goes);
+    }
+
+    /// The process ends: nobody waits any longer, and what is held is forgotten.
+    fn let_go(&self) {}
 
     /// So many references are about to be given up: how long to put that off.
     fn put_off_reclaim(&self, _references: usize) -> Option<Delay> {

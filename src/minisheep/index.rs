@@ -4,9 +4,11 @@
 //! completely between the header and the reference counts. Unlike there, the references are
 //! given up before the answer, so nothing can be lost by writing a discarded block again.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use super::image::Gref;
+use super::lives::Life;
 use super::references::Reference;
 use super::rules::Rule;
 use super::sheep::{Answer, Incoming, Sheep, status_of};
@@ -54,7 +56,7 @@ fn write_index(sheep: &Sheep, request: &Incoming, vdi: &Vdi, start: u64) -> Resu
     }
     let updated = Update::read(sheep, vdi, start, &request.payload).and_then(|update| {
         update.check(sheep, request, vdi);
-        update.write(sheep, vdi)?;
+        update.write(sheep, vdi, Life::of(&request.header))?;
         Ok(update.given_up())
     });
     sheep.give_up(updated.map_err(|error| status_of(&error))?);
@@ -73,19 +75,20 @@ pub fn discard(sheep: &Sheep, request: &Incoming) -> Result<Answer, Status> {
         sheep.broken(Rule::DiscardForeign, request);
     }
     if oid.index() < INDEX_ENTRIES && vdi.meta().header.store_policy != STORE_POLICY_HYPER {
-        discard_entry(sheep, &vdi, oid).map_err(|error| status_of(&error))?;
+        let life = Life::of(&request.header);
+        discard_entry(sheep, &vdi, oid, life).map_err(|error| status_of(&error))?;
     }
     Ok(Answer::new(&request.header, Status::Success))
 }
 
-fn discard_entry(sheep: &Sheep, vdi: &Vdi, oid: ObjectId) -> io::Result<()> {
+fn discard_entry(sheep: &Sheep, vdi: &Vdi, oid: ObjectId, life: Life) -> io::Result<()> {
     let _index = vdi.index_lock();
     let start = u64::from(index_offset(oid.index()));
     let update = Update::read(sheep, vdi, start, &[0; 4])?;
     if update.old == [0; 4] {
         return Ok(());
     }
-    update.write(sheep, vdi)?;
+    update.write(sheep, vdi, life)?;
     let mut lost = update.given_up();
     // The object of exactly the given id goes at once, even when a child still needs it.
     let own = lost.iter_mut().filter(|reference| reference.owner == vdi.vid().get());
@@ -135,9 +138,11 @@ impl Update {
     }
 
     /// Writes the entries and forgets their reference counts.
-    fn write(&self, sheep: &Sheep, vdi: &Vdi) -> io::Result<()> {
+    fn write(&self, sheep: &Sheep, vdi: &Vdi, life: Life) -> io::Result<()> {
         let inode = ObjectId::inode(vdi.vid());
         sheep.store.write(inode, index_offset(self.first).into(), &self.new)?;
+        let written = self.entries().map(|(block, old, new)| (block, old != new));
+        sheep.lives.indexed(vdi.vid(), written, life);
         if self.grefs.iter().all(|byte| *byte == 0) {
             return Ok(());
         }
@@ -164,31 +169,43 @@ impl Update {
         let header = vdi.meta().header.clone();
         let blocks = header.vdi_size.div_ceil(1 << header.block_size_shift.min(31));
         let own = vdi.vid().get();
+        let again = self.sent_again(sheep, request, vdi);
+        let unchanged = |wanted: &dyn Fn(u32) -> bool| {
+            let mut same = self.entries().filter(|(_, old, new)| old == new && wanted(*old));
+            same.any(|(block, ..)| !again.contains(&block))
+        };
+        let beyond = |(block, _, new): (u32, u32, u32)| new != 0 && u64::from(block) >= blocks;
         let broken = [
             (Rule::IndexShape, !self.whole),
-            (Rule::IndexEmpty, self.entries().any(|(_, old, new)| old == 0 && new == 0)),
-            (
-                Rule::IndexInherited,
-                self.entries().any(|(_, old, new)| old == new && old != 0 && old != own),
-            ),
-            (
-                Rule::IndexBounds,
-                self.entries().any(|(block, _, new)| new != 0 && u64::from(block) >= blocks),
-            ),
-            (Rule::IndexBeforeObject, self.names_missing(sheep)),
+            (Rule::IndexEmpty, unchanged(&|owner| owner == 0)),
+            (Rule::IndexInherited, unchanged(&|owner| owner != 0 && owner != own)),
+            (Rule::IndexBounds, self.entries().any(beyond)),
+            (Rule::IndexBeforeObject, self.names_missing(sheep, Life::of(&request.header))),
         ];
         for (rule, _) in broken.into_iter().filter(|(_, broken)| *broken) {
             sheep.broken(rule, request);
         }
     }
 
+    /// The blocks whose entries may be repeated unchanged, for this is an update sent again: those
+    /// that another life of the client wrote, or all of them when this is a dead life's own.
+    fn sent_again(&self, sheep: &Sheep, request: &Incoming, vdi: &Vdi) -> BTreeSet<u32> {
+        let blocks = self.entries().map(|(block, ..)| block);
+        if request.origin.is_gone() {
+            return blocks.collect();
+        }
+        let blocks = self.first..blocks.last().map_or(self.first, |last| last + 1);
+        let life = Life::of(&request.header);
+        sheep.lives.entries_of_others(vdi.vid(), blocks, life).into_iter().collect()
+    }
+
     /// Whether a new entry names an object that does not exist yet.
-    fn names_missing(&self, sheep: &Sheep) -> bool {
+    fn names_missing(&self, sheep: &Sheep, life: Life) -> bool {
         let changed = self.entries().filter(|(_, old, new)| old != new && *new != 0);
         let mut objects = changed.map(|(block, _, new)| u64::from(new) << 32 | u64::from(block));
         objects.any(|raw| {
             let oid = ObjectId::from_raw(raw);
-            sheep.inflight.is_being_made(oid) || !sheep.store.exists(oid)
+            sheep.inflight.is_being_made(oid, life) || !sheep.store.exists(oid)
         })
     }
 }

@@ -2,14 +2,18 @@
 //! have at once (protocol 8.5).
 //!
 //! A change of a closed connection does not count: its client has given up and sends it again.
+//! Nor do the changes of two lives of a client count against each other: the second is the
+//! client's recovery, and it can't know of what the first one's gateway still does.
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::connection::Origin;
+use super::lives::Life;
 use super::rules::Rule;
-use crate::wire::ObjectId;
+use crate::wire::{ObjectId, Opcode, RequestHeader};
 
 const SHARDS: usize = 32;
 
@@ -23,6 +27,17 @@ pub enum Change {
 }
 
 impl Change {
+    /// What a request changes, if anything.
+    #[must_use]
+    pub fn of(header: &RequestHeader) -> Option<Self> {
+        let start = u64::from(header.obj().offset);
+        match Opcode::from_code(header.opcode)? {
+            Opcode::WriteObj => Some(Self::Bytes(start..start + u64::from(header.data_length))),
+            Opcode::CreateAndWriteObj | Opcode::RemoveObj | Opcode::DiscardObj => Some(Self::Whole),
+            _ => None,
+        }
+    }
+
     /// The same of an erasure-coded object: whole stripes are read, changed and written, so
     /// writes that share one must not be at once (protocol 6.1).
     #[must_use]
@@ -40,7 +55,15 @@ impl Change {
 struct Entry {
     number: u64,
     change: Change,
-    gone: Arc<AtomicBool>,
+    life: Life,
+    origin: Arc<Origin>,
+}
+
+impl Entry {
+    /// Whether a request of that life must respect this one.
+    fn binds(&self, life: Life) -> bool {
+        self.life == life && !self.origin.is_gone()
+    }
 }
 
 /// The changes in flight.
@@ -65,20 +88,20 @@ impl Default for Inflight {
 }
 
 impl Inflight {
-    /// Remembers a change to `oid` by the connection whose end `gone` tells; says which rule
-    /// that breaks.
+    /// Remembers a change to `oid` by a life of a client; says which rule that breaks.
     pub fn begin(
         &self,
         oid: ObjectId,
         change: Change,
-        gone: &Arc<AtomicBool>,
+        life: Life,
+        origin: &Arc<Origin>,
     ) -> (Ticket, Option<Rule>) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut shard = self.shard(oid);
         let entries = shard.entry(oid.raw()).or_default();
-        let live = entries.iter().filter(|entry| !entry.gone.load(Ordering::Relaxed));
-        let broken = live.filter_map(|entry| conflict(&entry.change, &change)).next();
-        entries.push(Entry { number, change, gone: Arc::clone(gone) });
+        let bound = entries.iter().filter(|entry| entry.binds(life) && !origin.is_gone());
+        let broken = bound.filter_map(|entry| conflict(&entry.change, &change)).next();
+        entries.push(Entry { number, change, life, origin: Arc::clone(origin) });
         (Ticket { oid, number }, broken)
     }
 
@@ -93,13 +116,12 @@ impl Inflight {
         }
     }
 
-    /// Whether the object is just being made.
+    /// Whether that life of a client is just making the object.
     #[must_use]
-    pub fn is_being_made(&self, oid: ObjectId) -> bool {
-        let live = |entry: &Entry| !entry.gone.load(Ordering::Relaxed);
+    pub fn is_being_made(&self, oid: ObjectId, life: Life) -> bool {
         let shard = self.shard(oid);
         let mut entries = shard.get(&oid.raw()).into_iter().flatten();
-        entries.any(|entry| live(entry) && entry.change == Change::Whole)
+        entries.any(|entry| entry.binds(life) && entry.change == Change::Whole)
     }
 
     fn shard(&self, oid: ObjectId) -> MutexGuard<'_, HashMap<u64, Vec<Entry>>> {
@@ -122,25 +144,59 @@ fn conflict(one: &Change, other: &Change) -> Option<Rule> {
 mod tests {
     use super::*;
 
+    fn life(number: u32) -> Life {
+        let bare = RequestHeader::new(Opcode::ReadObj, 0, 0);
+        Life::of(&RequestHeader { id: number << 24, ..bare })
+    }
+
     #[test]
     fn what_must_not_be_at_once_is_noticed_until_it_ends() {
         let inflight = Inflight::default();
-        let gone = Arc::new(AtomicBool::new(false));
+        let origin = Arc::<Origin>::default();
         let oid = ObjectId::from_raw(1);
-        let begin = |change| inflight.begin(oid, change, &gone);
+        let begin = |change| inflight.begin(oid, change, life(1), &origin);
         let (first, broken) = begin(Change::Bytes(0..10));
         assert_eq!(broken, None);
         assert_eq!(begin(Change::Bytes(10..20)).1, None);
         assert_eq!(begin(Change::Bytes(9..11)).1, Some(Rule::Overlap));
         assert_eq!(begin(Change::Whole).1, Some(Rule::ConcurrentCreate));
-        assert!(inflight.is_being_made(oid));
+        assert!(inflight.is_being_made(oid, life(1)));
         let other = ObjectId::from_raw(2);
-        assert_eq!(inflight.begin(other, Change::Whole, &gone).1, None);
+        assert_eq!(inflight.begin(other, Change::Whole, life(1), &origin).1, None);
         inflight.end(&first);
-        gone.store(true, Ordering::Relaxed);
-        assert_eq!(begin(Change::Bytes(0..20)).1, None);
+        origin.leave();
+        let next = Arc::<Origin>::default();
+        assert_eq!(inflight.begin(oid, Change::Bytes(0..20), life(1), &next).1, None);
         let stripes = Change::Bytes(510..513).in_stripes(512);
         assert_eq!(stripes, Change::Bytes(0..1024));
-        assert!(!inflight.is_being_made(oid));
+        assert!(!inflight.is_being_made(oid, life(1)));
+    }
+
+    #[test]
+    fn lives_of_a_client_are_not_held_against_each_other() {
+        let inflight = Inflight::default();
+        let oid = ObjectId::from_raw(1);
+        // The first life's gateway is stopped: nobody has noticed yet that its client is gone.
+        let (stopped, second) = (Arc::<Origin>::default(), Arc::<Origin>::default());
+        assert_eq!(inflight.begin(oid, Change::Whole, life(1), &stopped).1, None);
+        let (replay, broken) = inflight.begin(oid, Change::Whole, life(2), &second);
+        assert_eq!(broken, None);
+        let more = inflight.begin(oid, Change::Bytes(0..1), life(2), &second);
+        assert_eq!(more.1, Some(Rule::ConcurrentCreate), "within a life it is a bug");
+        inflight.end(&replay);
+        inflight.end(&more.0);
+        assert!(!inflight.is_being_made(oid, life(2)) && inflight.is_being_made(oid, life(1)));
+    }
+
+    #[test]
+    fn an_orphan_that_comes_late_is_nobodys_bug() {
+        let inflight = Inflight::default();
+        let oid = ObjectId::from_raw(1);
+        let (gone, alive) = (Arc::<Origin>::default(), Arc::<Origin>::default());
+        gone.leave();
+        assert_eq!(inflight.begin(oid, Change::Bytes(0..9), life(1), &alive).1, None);
+        assert_eq!(inflight.begin(oid, Change::Bytes(0..9), life(1), &gone).1, None);
+        let again = inflight.begin(oid, Change::Bytes(0..9), life(1), &alive);
+        assert_eq!(again.1, Some(Rule::Overlap));
     }
 }

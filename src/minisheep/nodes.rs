@@ -1,7 +1,9 @@
-//! What the node says of itself and of its cluster of one (protocol 15).
+//! What the node says of itself and of its cluster (protocol 15).
 
+use super::members::Past;
 use super::sheep::{Answer, Incoming, Phase, Sheep, status_of};
 use super::state::Format;
+use crate::wire::Status;
 use crate::wire::cluster::{
     ClusterFlags, ClusterInfo, ClusterStatus, EPOCH_RECORD_LEN, EpochRecord, NODE_LEN, NODES_MAX,
     STORE_NAME_LEN, encode_nodes,
@@ -9,10 +11,7 @@ use crate::wire::cluster::{
 use crate::wire::header::NodeReply;
 use crate::wire::name::field_bytes;
 use crate::wire::opcode::INTERNAL_VERSION;
-use crate::wire::{Opcode, Status};
 
-/// Bytes of the answer to STAT.
-pub const COUNTERS_LEN: usize = 120;
 /// Bytes of the answer to STAT_RECOVERY.
 pub const RECOVERY_LEN: usize = 24;
 
@@ -29,8 +28,10 @@ pub fn cluster_default(sheep: &Sheep, request: &Incoming) -> Answer {
 
 /// GET_NODE_LIST.
 pub fn list(sheep: &Sheep, request: &Incoming) -> Answer {
-    let answer = Answer::with_payload(&request.header, encode_nodes(&[sheep.node()]));
-    let fields = NodeReply { nr_nodes: 1, ..NodeReply::default() };
+    let (_, nodes) = sheep.members.now();
+    let answer = Answer::with_payload(&request.header, encode_nodes(&nodes));
+    let nr_nodes = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+    let fields = NodeReply { nr_nodes, ..NodeReply::default() };
     Answer { header: answer.header.with_node(&fields), ..answer }
 }
 
@@ -60,37 +61,44 @@ pub fn shutdown(sheep: &Sheep, request: &Incoming) -> Answer {
     Answer::new(&request.header, Status::Success)
 }
 
-/// STAT_CLUSTER: the one epoch there is.
+/// STAT_CLUSTER: as many epochs as there is room for, the newest first.
 pub fn epochs(sheep: &Sheep, request: &Incoming) -> Result<Answer, Status> {
     let format = sheep.format().ok_or(Status::WaitForFormat)?;
     let room = usize::try_from(request.header.data_length).map_err(|_| Status::NoMem)?;
     let nodes = request.header.cluster().nodes_nr;
     let nodes = usize::try_from(nodes).ok().filter(|nodes| *nodes <= NODES_MAX);
     let nodes = nodes.ok_or(Status::InvalidParms)?;
+    let records = room / (EPOCH_RECORD_LEN + nodes * NODE_LEN);
     let mut bytes = Vec::new();
-    if room >= EPOCH_RECORD_LEN + nodes * NODE_LEN {
-        epoch(sheep, &format, nodes).encode_into(nodes, &mut bytes);
+    for (number, past) in sheep.members.epochs().into_iter().take(records).enumerate() {
+        if nodes > 0 && past.nodes.len() > nodes {
+            return Err(Status::BufferSmall);
+        }
+        // The original tells of the format in the first record only.
+        let format = (number == 0).then_some(&format);
+        epoch(past, format, nodes > 0).encode_into(nodes, &mut bytes);
     }
     Ok(Answer::with_payload(&request.header, bytes))
 }
 
-fn epoch(sheep: &Sheep, format: &Format, nodes: usize) -> EpochRecord {
+fn epoch(past: Past, format: Option<&Format>, with_nodes: bool) -> EpochRecord {
     EpochRecord {
-        ctime: format.ctime,
-        time: if nodes > 0 { format.ctime >> 32 } else { 0 },
-        epoch: Format::epoch(Some(format)),
+        ctime: format.map_or(0, |format| format.ctime),
+        time: if with_nodes { past.time } else { 0 },
+        epoch: past.epoch,
         disable_recovery: false,
-        nr_copies: format.copies,
-        copy_policy: format.copy_policy,
-        flags: format.flags,
-        store: store_name(),
-        nodes: if nodes > 0 { vec![sheep.node()] } else { Vec::new() },
+        nr_copies: format.map_or(0, |format| format.copies),
+        copy_policy: format.map_or(0, |format| format.copy_policy),
+        flags: format.map_or(ClusterFlags(0), |format| format.flags),
+        store: if format.is_some() { store_name() } else { [0; STORE_NAME_LEN] },
+        nodes: if with_nodes { past.nodes } else { Vec::new() },
     }
 }
 
 /// CLUSTER_INFO.
 pub fn cluster_info(sheep: &Sheep, request: &Incoming) -> Answer {
     let format = sheep.format();
+    let (epoch, nodes) = sheep.members.now();
     let status = match (sheep.phase(), format) {
         (Phase::Running, Some(_)) => ClusterStatus::Ok,
         (Phase::Running, None) => ClusterStatus::Waiting,
@@ -100,7 +108,7 @@ pub fn cluster_info(sheep: &Sheep, request: &Incoming) -> Answer {
     let info = ClusterInfo {
         proto_ver: INTERNAL_VERSION,
         disable_recovery: false,
-        epoch: Format::epoch(format.as_ref()),
+        epoch,
         ctime: format.map_or(0, |format| format.ctime),
         flags: format.map_or(ClusterFlags::AUTO_VNODES, |format| format.flags),
         nr_copies: format.map_or(0, |format| format.copies),
@@ -108,7 +116,7 @@ pub fn cluster_info(sheep: &Sheep, request: &Incoming) -> Answer {
         status,
         block_size_shift: format.map_or(0, |format| format.block_size_shift),
         store: if format.is_some() { store_name() } else { [0; STORE_NAME_LEN] },
-        nodes: if format.is_some() { vec![sheep.node()] } else { Vec::new() },
+        nodes: if format.is_some() { nodes } else { Vec::new() },
     };
     Answer::with_payload(&request.header, info.encode())
 }
@@ -130,19 +138,7 @@ pub fn recovery(request: &Incoming) -> Answer {
     Answer::with_payload(&request.header, vec![0; RECOVERY_LEN])
 }
 
-/// STAT: what clients asked of this gateway; bytes are not counted.
+/// STAT: what clients asked of this node.
 pub fn counters(sheep: &Sheep, request: &Incoming) -> Answer {
-    let count = |opcode: Opcode| {
-        let served = sheep.served().find(|(code, _)| *code == opcode.code());
-        served.map_or(0, |(_, count)| count)
-    };
-    let (reads, removes) = (count(Opcode::ReadObj), count(Opcode::RemoveObj));
-    let writes = count(Opcode::WriteObj) + count(Opcode::CreateAndWriteObj);
-    let flushes = count(Opcode::FlushVdi);
-    let total = reads + removes + writes + flushes;
-    let words = [0, 0, total, 0, 0, 0, 0, 0, removes, reads, writes, flushes, 0, 0, 0];
-    let bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
-    Answer::with_payload(&request.header, bytes)
+    Answer::with_payload(&request.header, sheep.counters.stat())
 }
-
-const _: () = assert!(COUNTERS_LEN == 15 * 8);

@@ -2,6 +2,7 @@
 
 use super::buffer::Buffer;
 use super::index;
+use super::lives::Life;
 use super::rules::Rule;
 use super::sheep::{Answer, Incoming, Sheep, status_of};
 use super::table::{Meta, Vdi};
@@ -93,10 +94,18 @@ fn create_data(
         sheep.broken(Rule::CowBounds, request);
         return Err(Status::InvalidParms);
     }
-    if index::entry(sheep, &vdi, &meta, place.oid.index()) == Some(vdi.vid().get()) {
+    let own = index::entry(sheep, &vdi, &meta, place.oid.index()) == Some(vdi.vid().get());
+    if own && !is_again(sheep, request, place) {
         sheep.broken(Rule::CreateOverOwn, request);
     }
     place.make(sheep, request, base)
+}
+
+/// Whether a create repeats what another life of its client did, or is a dead life's own. Nothing
+/// of the present life is lost by it then, if only that waits for its create, and fences.
+fn is_again(sheep: &Sheep, request: &Incoming, place: &Place) -> bool {
+    let life = Life::of(&request.header);
+    request.origin.is_gone() || sheep.lives.is_of_another(place.oid, life)
 }
 
 fn create_inode(sheep: &Sheep, request: &Incoming, place: &Place) -> Result<(), Status> {
@@ -157,7 +166,9 @@ impl Place {
 
     fn store(&self, sheep: &Sheep, request: &Incoming) -> Result<(), Status> {
         let written = sheep.store.write(self.oid, self.offset, &request.payload);
-        written.map_err(|error| status_of(&error))
+        written.map_err(|error| status_of(&error))?;
+        self.note(sheep, request);
+        Ok(())
     }
 
     fn make(
@@ -167,7 +178,16 @@ impl Place {
         base: Option<ObjectId>,
     ) -> Result<(), Status> {
         let made = sheep.store.create(self.oid, base, self.offset, &request.payload);
-        made.map_err(|error| status_of(&error))
+        made.map_err(|error| status_of(&error))?;
+        self.note(sheep, request);
+        Ok(())
+    }
+
+    /// Remembers whose content the object has now.
+    fn note(&self, sheep: &Sheep, request: &Incoming) {
+        if self.oid.kind() == ObjectKind::Data {
+            sheep.lives.changed(self.oid, Life::of(&request.header));
+        }
     }
 
     /// A real sheep checks no bounds (protocol 3): this counts, and serves.

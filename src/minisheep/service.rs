@@ -6,7 +6,7 @@
 //! at once: handing it over would take longer.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -16,14 +16,17 @@ use tracing::{debug, warn};
 
 use super::connection::{Connection, Received};
 use super::dispatch;
-use super::hooks::{After, Before, Delay};
+use super::gateway::Notice;
+use super::hooks::{After, Before, Delay, Fate};
 use super::inflight::{Change, Ticket};
+use super::lives::Life;
+use super::members::Membership;
 use super::objects::STRIPE_LEN;
 use super::queue::Queue;
 use super::sheep::{Answer, Incoming, Phase, Sheep};
-use super::state::Format;
+use super::state::now;
 use crate::wire::oid::ObjectKind;
-use crate::wire::{ObjectId, Opcode, RequestHeader};
+use crate::wire::{ObjectId, Opcode, Status};
 
 /// Workers; fewer than a real sheep's 32, more than any disk needs.
 const WORKERS: usize = 16;
@@ -100,6 +103,9 @@ impl Service {
     pub fn wait(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while self.sheep.phase() == Phase::Running || self.busy.load(Ordering::Acquire) > 0 {
+            if self.sheep.phase() != Phase::Running {
+                self.sheep.hooks.let_go();
+            }
             let waited = self.changed.wait_timeout(idle, DRAIN_PAUSE);
             idle = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -117,9 +123,14 @@ impl Service {
 
     fn receive(self: &Arc<Self>, connection: &Arc<Connection>) {
         let mut receiver = connection.receiver();
+        let mut membership = None;
         loop {
             match receiver.wait() {
                 Received::Request(request) => {
+                    if let Some(notice) = Notice::of(&request.header) {
+                        self.heed(connection, &request, notice, &mut membership);
+                        continue;
+                    }
                     let job = self.job(connection, request);
                     if !receiver.has_more() && self.goes_at_once(&job) {
                         self.run(job);
@@ -128,19 +139,46 @@ impl Service {
                     }
                 }
                 Received::End => return,
+                // A gateway that dies in the middle is not its client's fault.
+                Received::Malformed if connection.origin().gateway().is_some() => return,
                 Received::Malformed => return self.sheep.rules.broken_frame(),
             }
         }
     }
 
+    /// Does what a gateway's notice asks for. A membership lasts as long as its connection.
+    fn heed(
+        &self,
+        connection: &Connection,
+        request: &Incoming,
+        notice: Notice,
+        membership: &mut Option<Membership>,
+    ) {
+        match notice {
+            Notice::Member(address) => {
+                *membership = Some(self.join(address));
+                let answer = Answer::new(&request.header, Status::Success);
+                connection.send(&self.completed(answer));
+            }
+            Notice::Client(address) => connection.origin().is_behind(address),
+            Notice::Gone => connection.origin().leave(),
+            Notice::Frame => self.sheep.rules.broken_frame(),
+        }
+    }
+
+    fn join(&self, address: SocketAddr) -> Membership {
+        self.sheep.members.join(self.sheep.gateway_node(address), now() >> 32)
+    }
+
     fn job(&self, connection: &Arc<Connection>, request: Incoming) -> Job {
         self.busy.fetch_add(1, Ordering::AcqRel);
         let header = request.header;
-        self.sheep.count(header.opcode);
-        let ticket = change(&header).map(|change| {
+        self.sheep.counters.begin(header.opcode);
+        let ticket = Change::of(&header).map(|change| {
             let oid = ObjectId::from_raw(header.obj().oid);
             let change = if self.is_coded(oid) { change.in_stripes(STRIPE_LEN) } else { change };
-            let (ticket, broken) = self.sheep.inflight.begin(oid, change, connection.gone());
+            let (life, origin) = (Life::of(&header), connection.origin());
+            let (ticket, broken) = self.sheep.inflight.begin(oid, change, life, origin);
             if let Some(rule) = broken {
                 self.sheep.rules.broken(rule, &header);
             }
@@ -163,13 +201,13 @@ impl Service {
     }
 
     fn run(self: &Arc<Self>, job: Job) {
-        match self.sheep.hooks.before(&self.sheep, &job.request.header) {
+        match self.sheep.hooks.before(Some(&*self.sheep), &job.request.header) {
             Before::Go => self.carry_out(job),
             Before::Delay(delay) => self.later(delay, move |this| this.carry_out(job)),
+            Before::Hold(place) => self.hold(place, job, |this, job| this.carry_out(job)),
             Before::Drop => {
-                self.end(&job);
+                self.abandon(&job);
                 job.connection.close();
-                self.done();
             }
             Before::Answer(status) => {
                 let answer = Answer::new(&job.request.header, status);
@@ -184,10 +222,10 @@ impl Service {
         match self.sheep.hooks.after(&job.request.header) {
             After::Send => self.send(&job, answer),
             After::Delay(delay) => self.later(delay, move |this| this.send(&job, answer)),
+            After::Hold(place) => self.hold(place, job, |this, job| this.send(&job, answer)),
             After::Drop => {
-                self.end(&job);
+                self.abandon(&job);
                 job.connection.close();
-                self.done();
             }
             After::Swap(limit) => {
                 self.end(&job);
@@ -205,12 +243,34 @@ impl Service {
     }
 
     fn completed(&self, mut answer: Answer) -> Answer {
-        answer.header.epoch = Format::epoch(self.sheep.format().as_ref());
+        answer.header.epoch = self.sheep.members.epoch();
         answer.header.data_length = u32::try_from(answer.payload.len()).unwrap_or(u32::MAX);
         answer
     }
 
+    /// Holds a job until somebody decides.
+    fn hold(
+        self: &Arc<Self>,
+        place: u64,
+        job: Job,
+        then: impl FnOnce(&Arc<Self>, Job) + Send + 'static,
+    ) {
+        let this = Arc::clone(self);
+        let held = move |fate| match fate {
+            Fate::Goes => then(&this, job),
+            Fate::Forgotten => this.abandon(&job),
+        };
+        self.sheep.hooks.hold(place, Box::new(held));
+    }
+
+    /// Nothing more becomes of a job.
+    fn abandon(&self, job: &Job) {
+        self.end(job);
+        self.done();
+    }
+
     fn end(&self, job: &Job) {
+        self.sheep.counters.end(job.request.header.opcode);
         if let Some(ticket) = &job.ticket {
             self.sheep.inflight.end(ticket);
         }
@@ -229,15 +289,5 @@ impl Service {
             this.sheep.hooks.pass(delay);
             then(&this);
         });
-    }
-}
-
-/// What a request changes.
-fn change(header: &RequestHeader) -> Option<Change> {
-    let start = u64::from(header.obj().offset);
-    match Opcode::from_code(header.opcode)? {
-        Opcode::WriteObj => Some(Change::Bytes(start..start + u64::from(header.data_length))),
-        Opcode::CreateAndWriteObj | Opcode::RemoveObj | Opcode::DiscardObj => Some(Change::Whole),
-        _ => None,
     }
 }

@@ -3,16 +3,22 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use nix::sys::statvfs::statvfs;
 use tracing::{error, info};
 
 use super::buffer::Buffer;
+use super::connection::Origin;
+use super::control::Controlled;
+use super::counters::Counters;
+use super::faults::Subject;
 use super::hooks::Hooks;
 use super::image::InodeImage;
 use super::inflight::Inflight;
+use super::lives::Lives;
+use super::members::Members;
 use super::references::{Reference, References};
 use super::rules::{Rule, Rules};
 use super::state::{Format, StateFile};
@@ -34,6 +40,8 @@ pub struct Incoming {
     pub header: RequestHeader,
     /// What followed it.
     pub payload: Buffer,
+    /// Who sent it.
+    pub origin: Arc<Origin>,
 }
 
 /// What a request is answered with.
@@ -90,13 +98,18 @@ pub struct Sheep {
     pub rules: Rules,
     /// Changes not yet answered.
     pub inflight: Inflight,
+    /// Which life of a client changed what.
+    pub lives: Lives,
+    /// Who is in the cluster.
+    pub members: Arc<Members>,
+    /// What was received.
+    pub counters: Counters,
     /// Who may step in.
     pub hooks: Arc<dyn Hooks>,
     node: Node,
     references: Arc<References>,
     state_file: StateFile,
     format: RwLock<Option<Format>>,
-    served: [AtomicU64; 256],
     phase: AtomicU8,
 }
 
@@ -114,15 +127,21 @@ impl Sheep {
         let store = Arc::new(Store::open(&dir.join("objects"), open_max)?);
         let state_file = StateFile::new(dir);
         let space = space(dir)?.1;
+        let node = Node { id: NodeId::new(address), nr_vnodes: VNODES, zone: zone(address), space };
+        let format = state_file.load()?;
+        let members = Arc::new(Members::new(node));
+        format.iter().for_each(|format| members.format(format.seconds()));
         let sheep = Self {
             references: Arc::new(References::new(Arc::clone(&store))),
             table: Table::default(),
             rules: Rules::default(),
             inflight: Inflight::default(),
-            node: Node { id: NodeId::new(address), nr_vnodes: VNODES, zone: zone(address), space },
-            format: RwLock::new(state_file.load()?),
+            lives: Lives::default(),
+            counters: Counters::default(),
+            node,
+            members,
+            format: RwLock::new(format),
             state_file,
-            served: std::array::from_fn(|_| AtomicU64::new(0)),
             phase: AtomicU8::new(Phase::Running as u8),
             store,
             hooks,
@@ -147,14 +166,23 @@ impl Sheep {
         self.store.clear()?;
         self.state_file.save(&format)?;
         *self.format.write().unwrap_or_else(PoisonError::into_inner) = Some(format);
+        self.lives.clear();
+        self.members.format(format.seconds());
         info!(copies = format.copies, "formatted");
         Ok(())
     }
 
-    /// This node.
+    /// The node that a request came to: this one, or the gateway through which it came.
     #[must_use]
-    pub fn node(&self) -> Node {
-        self.node
+    pub fn node_of(&self, request: &Incoming) -> NodeId {
+        request.origin.gateway().map_or(self.node.id, NodeId::new)
+    }
+
+    /// The node that the gateway at `address` is. Its zone is its own, so that replicas would go
+    /// to all; its space is that of the objects, which all gateways share.
+    #[must_use]
+    pub fn gateway_node(&self, address: SocketAddr) -> Node {
+        Node { id: NodeId::new(address), zone: address.port().into(), ..self.node }
     }
 
     /// Bytes in all and bytes free of the file system that holds the objects.
@@ -180,17 +208,6 @@ impl Sheep {
         let running = Phase::Running as u8;
         let relaxed = Ordering::Relaxed;
         let _ = self.phase.compare_exchange(running, phase as u8, relaxed, relaxed);
-    }
-
-    /// Counts a request.
-    pub fn count(&self, opcode: u8) {
-        self.served[usize::from(opcode)].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many requests of each opcode were received.
-    pub fn served(&self) -> impl Iterator<Item = (u8, u64)> + '_ {
-        let counts = self.served.iter().map(|count| count.load(Ordering::Relaxed));
-        (0..=u8::MAX).zip(counts).filter(|(_, count)| *count > 0)
     }
 
     /// Gives references up, now or when the hooks like.
@@ -256,6 +273,12 @@ impl Sheep {
     /// `NotFound` when there is none.
     pub fn load_inode(&self, vid: VdiId) -> io::Result<InodeImage> {
         InodeImage::load(&self.store, ObjectId::inode(vid))
+    }
+}
+
+impl Controlled for Sheep {
+    fn subject(&self) -> Subject<'_> {
+        Subject { counters: &self.counters, sheep: Some(self) }
     }
 }
 

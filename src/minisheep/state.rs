@@ -14,8 +14,6 @@ use crate::wire::cluster::ClusterFlags;
 const COPIES_DEFAULT: u8 = 3;
 /// Block size shift of a cluster that is formatted without saying it.
 const SHIFT_DEFAULT: u8 = 22;
-/// There is one node, and it never leaves.
-const EPOCH: u32 = 1;
 
 /// What the cluster was formatted with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +43,10 @@ impl Format {
         }
     }
 
-    /// The epoch a node with this format is in.
+    /// When the cluster was formatted, in seconds.
     #[must_use]
-    pub fn epoch(format: Option<&Self>) -> u32 {
-        if format.is_some() { EPOCH } else { 0 }
+    pub fn seconds(&self) -> u64 {
+        self.ctime >> 32
     }
 
     /// Whether LOCK_VDI really locks.

@@ -23,8 +23,8 @@ pub fn look_up(sheep: &Sheep, request: &Incoming) -> Result<Answer, Status> {
     Ok(found(request, &vdi))
 }
 
-/// LOCK_VDI: a lookup that locks where the cluster was formatted so. The owner is the node, and
-/// a second lock is refused to everybody.
+/// LOCK_VDI: a lookup that locks where the cluster was formatted so. The owner is the node
+/// that was asked, and a second lock is refused to everybody, for as long as the cluster lives.
 pub fn lock(sheep: &Sheep, request: &Incoming) -> Result<Answer, Status> {
     let _operation = sheep.table.operation();
     let vdi = find(sheep, request)?;
@@ -33,7 +33,7 @@ pub fn lock(sheep: &Sheep, request: &Incoming) -> Result<Answer, Status> {
         if meta.lock != Lock::Unlocked || request.header.vdi().lock_type != LOCK_NORMAL {
             return Err(Status::VdiLocked);
         }
-        meta.lock = Lock::Locked(sheep.node().id);
+        meta.lock = Lock::Locked(sheep.node_of(request));
     }
     Ok(found(request, &vdi))
 }
@@ -241,6 +241,7 @@ fn recycle(sheep: &Sheep, deleted: &Vdi) -> io::Result<()> {
     for vdi in family {
         sheep.store.remove(ObjectId::inode(vdi.vid()))?;
         sheep.table.remove(vdi.vid());
+        sheep.lives.forget(vdi.vid());
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::{Generation, VdiRef};
@@ -36,6 +37,18 @@ impl Client {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         Self { stream, next: 1 }
+    }
+
+    /// Sends as this life of a client: the upper byte of its requests' ids.
+    pub fn in_life(mut self, life: u8) -> Self {
+        self.next = u32::from(life) << 24 | 1;
+        self
+    }
+
+    /// Ends the connection as a client of ours does when it dies: by a reset.
+    pub fn reset(self) {
+        let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&self.stream, sockopt::Linger, &linger).unwrap();
     }
 
     /// Sends any bytes.

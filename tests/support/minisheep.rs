@@ -1,19 +1,27 @@
 //! A minisheep of a test's own: on a directory of its own, at a port of its own, with the
 //! control socket that normal use does not open. When it goes, it must not have counted one
 //! request that a client of a real sheep must not send.
+//!
+//! With [`Gateway`]s in front of it, it is a cluster for tests of failover.
 
 use crate::tools::{arg, start, wait_for, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+#[path = "gateway.rs"]
+mod gateway;
+
+#[allow(unused_imports, reason = "each test program uses the part that it needs")]
+pub use gateway::{Behind, Gateway};
 
 /// What its first line begins with.
 const GREETING: &str = "minisheep: listening on ";
@@ -128,6 +136,12 @@ impl Minisheep {
             self.kill();
             fail(&format!("minisheep did not end in {STOP_SECONDS_MAX} s"));
         }
+    }
+}
+
+impl Behind for Minisheep {
+    fn listens_on(&self) -> SocketAddr {
+        self.address.parse().unwrap()
     }
 }
 

@@ -4,14 +4,22 @@
 //! delay ms=500 [when=after] [FILTER]     answer later; `before` executing is the default
 //! status code=0x19 [FILTER]              answer this instead
 //! drop before|after [FILTER]             close the connection instead
+//! hold [FILTER]                          read, and neither carried out nor forwarded
+//! hold_reply [FILTER]                    carried out, and not answered
 //! reorder [ms=20] [FILTER]               let the next answer overtake
 //! late-reclaim [ms=1000]                 give references up so much later
 //! snapshot NAME TAG [after=N] [lose=N] [FILTER]
 //! pause, resume                          hold all requests
 //! hurry                                  end the delays that are running
+//! release, drop                          let all that is held go on in order, or forget it
+//! held                                   how many `requests` and `replies` are held
 //! fired, bugs, stats                     lines of `word number`
 //! clear, clear-bugs
 //! ```
+//!
+//! `clear` ends faults, but what they hold stays held, and `release` does not end a fault: so
+//! `clear` and then `release` lets everything go. At a gateway all is about that gateway, and
+//! what only the minisheep behind it can do (late-reclaim, snapshot, bugs) is refused.
 //!
 //! FILTER is any of `opcode=write` (or a number), `kind=data` (or inode), `vid=HEX`, `oid=HEX`,
 //! `skip=N` (leave the first N alone) and `count=N` (then stop).
@@ -20,6 +28,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::minisheep::hooks::Fate;
 use crate::wire::oid::ObjectKind;
 use crate::wire::{ObjectId, Opcode, RequestHeader, Status};
 
@@ -68,6 +77,10 @@ pub enum Kind {
     DropBefore,
     /// The connection is closed after executing.
     DropAfter,
+    /// Not carried out until it is released.
+    Hold,
+    /// Carried out, but not answered until it is released.
+    HoldReply,
     /// The next answer overtakes, if one comes in time.
     Reorder(Duration),
     /// References are given up so much later.
@@ -91,6 +104,8 @@ impl Kind {
             Self::DelayBefore(_) | Self::DelayAfter(_) => "delay",
             Self::Status(_) => "status",
             Self::DropBefore | Self::DropAfter => "drop",
+            Self::Hold => "hold",
+            Self::HoldReply => "hold_reply",
             Self::Reorder(_) => "reorder",
             Self::LateReclaim(_) => "late-reclaim",
             Self::Snapshot { .. } => "snapshot",
@@ -109,6 +124,10 @@ pub enum Command {
     Resume,
     /// End the delays that are running.
     Hurry,
+    /// Let what is held go on, or forget it.
+    Decide(Fate),
+    /// How much is held.
+    Held,
     /// How often each fault fired.
     Fired,
     /// Which rules were broken how often.
@@ -146,6 +165,9 @@ pub fn parse(line: &str) -> Result<Command, ParseError> {
         "pause" => return Ok(Command::Pause),
         "resume" => return Ok(Command::Resume),
         "hurry" => return Ok(Command::Hurry),
+        "release" => return Ok(Command::Decide(Fate::Goes)),
+        "drop" if words.clone().next().is_none() => return Ok(Command::Decide(Fate::Forgotten)),
+        "held" => return Ok(Command::Held),
         "fired" => return Ok(Command::Fired),
         "bugs" => return Ok(Command::Bugs),
         "stats" => return Ok(Command::Stats),
@@ -207,6 +229,8 @@ impl Options {
             }
             ("drop", Some("before")) => Ok(Kind::DropBefore),
             ("drop", Some("after")) => Ok(Kind::DropAfter),
+            ("hold", None) => Ok(Kind::Hold),
+            ("hold_reply", None) => Ok(Kind::HoldReply),
             ("drop", None) => Err(ParseError::Missing("before or after")),
             ("reorder", None) => Ok(Kind::Reorder(delay.unwrap_or(REORDER_LIMIT))),
             ("late-reclaim", None) => Ok(Kind::LateReclaim(delay.unwrap_or(RECLAIM_DELAY))),
@@ -273,6 +297,11 @@ mod tests {
         let filter = Filter { skip: 7, ..Filter::default() };
         assert_eq!(parse("snapshot disk t after=7 lose=1"), Ok(Command::Add(snapshot, filter)));
         assert_eq!(parse(" pause "), Ok(Command::Pause));
+        let filter = Filter { kind: Some(ObjectKind::Data), ..Filter::default() };
+        assert_eq!(parse("hold kind=data"), Ok(Command::Add(Kind::Hold, filter.clone())));
+        assert_eq!(parse("hold_reply kind=data"), Ok(Command::Add(Kind::HoldReply, filter)));
+        assert_eq!(parse("release"), Ok(Command::Decide(Fate::Goes)));
+        assert_eq!(parse("drop"), Ok(Command::Decide(Fate::Forgotten)));
     }
 
     #[test]
@@ -280,7 +309,8 @@ mod tests {
         assert_eq!(parse(""), Err(ParseError::Missing("a command")));
         assert_eq!(parse("explode"), Err(ParseError::Command("explode".into())));
         assert_eq!(parse("delay"), Err(ParseError::Missing("ms=")));
-        assert_eq!(parse("drop"), Err(ParseError::Missing("before or after")));
+        assert_eq!(parse("drop count=1"), Err(ParseError::Missing("before or after")));
+        assert_eq!(parse("hold before"), Err(ParseError::Word("before".into())));
         assert_eq!(parse("delay ms=x"), Err(ParseError::Word("ms=x".into())));
         assert_eq!(parse("reorder now"), Err(ParseError::Word("now".into())));
         assert_eq!(parse("status code=1 colour=red"), Err(ParseError::Word("colour=red".into())));
