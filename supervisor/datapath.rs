@@ -34,7 +34,36 @@ use crate::volumes::Volume;
 use nix::errno::Errno;
 use queue::{Admission, Start, State};
 use sheepfs::ipc::Failure;
+use sheepfs::ipc::{QuietReason, Tag, VolumeId};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How a worker gets what is outstanding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// All at once.
+    All,
+    /// Suspects one at a time.
+    Single,
+}
+
+/// For `config/status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub replayed: u64,
+    pub fenced: u64,
+    pub fenced_now: u64,
+    pub held: u64,
+    pub released_drained: u64,
+    pub released_gone: u64,
+    pub released_not_member: u64,
+    pub released_time: u64,
+    pub queued_bytes: u64,
+    pub short_writes: u64,
+    pub poisoned: u64,
+    pub longest_stall_ms: u64,
+}
 
 /// The data path; `R` is what is parked for each request.
 #[derive(Debug)]
@@ -45,6 +74,67 @@ pub struct DataPath<R> {
 impl<R> Default for DataPath<R> {
     fn default() -> Self {
         Self { state: Mutex::default() }
+    }
+}
+
+/// Stubs of what recovery needs.
+#[expect(clippy::unused_self, reason = "a stub")]
+impl<R: Parked> DataPath<R> {
+    /// With that fence time.
+    pub fn new(_fence: Option<Duration>) -> Self {
+        Self::default()
+    }
+
+    /// A stub.
+    pub fn hold(&self) {}
+
+    /// A stub.
+    pub fn outstanding(&self) -> usize {
+        self.in_flight()
+    }
+
+    /// A stub.
+    pub fn lost(&self, _generation: u64, _gateway: Option<SocketAddr>, _now: Instant) -> Vec<Tag> {
+        self.disconnect();
+        Vec::new()
+    }
+
+    /// A stub.
+    pub fn quiet(&self, _gateway: SocketAddr, _generation: u64, _how: QuietReason) {}
+
+    /// A stub.
+    pub fn watched(&self) -> Vec<SocketAddr> {
+        Vec::new()
+    }
+
+    /// A stub.
+    pub fn tick(&self, _now: Instant) {}
+
+    /// A stub.
+    pub fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// A stub.
+    pub fn poison(&self, _tag: Tag) {}
+
+    /// A stub.
+    pub fn fail_all(&self) -> usize {
+        self.disconnect()
+    }
+
+    /// A stub.
+    pub fn refuse_new(&self, _refuse: bool) {}
+
+    /// A stub.
+    pub fn volume_absent(&self, _id: VolumeId, _absent: bool) {}
+
+    /// A stub.
+    pub fn volume_replaced(&self, _id: VolumeId) {}
+
+    /// A stub.
+    pub fn counters(&self) -> Counters {
+        Counters::default()
     }
 }
 
@@ -81,7 +171,7 @@ impl<R: Parked> DataPath<R> {
 
     /// Requests go to that worker from now on. It is connected, and knows every
     /// volume that is in the tree.
-    pub fn connect(&self, link: Arc<Link>) {
+    pub fn connect(&self, link: Arc<Link>, _pace: Pace, _now: Instant) {
         self.disconnect();
         self.lock().connect(link);
     }

@@ -30,9 +30,14 @@ pub fn link(generation: u64, arena_len: u32, disk_len: usize) -> (Arc<Link>, Fak
     let (ours, theirs) = channel::pair().unwrap();
     let arena = Arena::create(arena_len).unwrap();
     let shared = Arena::from_fd(arena.as_fd().try_clone_to_owned().unwrap()).unwrap();
-    let link = Arc::new(Link::new(generation, ours, arena).unwrap());
+    let link = Arc::new(Link::new(generation, ours, arena, dead()).unwrap());
     let end = WorkerEnd::from_fd(theirs);
     (link, FakeWorker { end, arena: shared, disk: vec![0; disk_len] })
+}
+
+/// Stands for the pidfd of a process that is dead.
+fn dead() -> std::os::fd::OwnedFd {
+    nix::sys::eventfd::EventFd::from_value(1).unwrap().into()
 }
 
 /// A volume of that size.

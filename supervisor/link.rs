@@ -17,7 +17,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{Shutdown, shutdown};
 use sheepfs::ipc::{Arena, ChannelError, Failure, FromWorker, SupervisorEnd, Tag, ToWorker};
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
@@ -48,6 +48,8 @@ pub struct Link {
     outbox: Mutex<VecDeque<ToWorker>>,
     /// Rouses the reader when the outbox is no longer empty.
     wake: EventFd,
+    /// Readable when the process is dead.
+    pidfd: OwnedFd,
 }
 
 impl Link {
@@ -55,9 +57,14 @@ impl Link {
     ///
     /// # Errors
     /// When the kernel gives no descriptor.
-    pub fn new(generation: u64, socket: SupervisorEnd, arena: Arena) -> Result<Self, Errno> {
+    pub fn new(
+        generation: u64,
+        socket: SupervisorEnd,
+        arena: Arena,
+        pidfd: OwnedFd,
+    ) -> Result<Self, Errno> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { generation, socket, arena, outbox: Mutex::default(), wake })
+        Ok(Self { generation, socket, arena, outbox: Mutex::default(), wake, pidfd })
     }
 
     /// Which worker.
@@ -93,16 +100,18 @@ impl Link {
     /// Reads until the link ends, and tells the control loop that it did.
     /// Answers to reads, writes and flushes go to `data`, all else to `events`.
     pub fn run<R: Parked>(&self, data: &DataPath<R>, events: &Events) {
-        loop {
+        let nonsense = loop {
             match self.turn(data, events) {
                 Ok(()) => {}
-                Err(LinkError::Channel(ChannelError::Closed)) => break,
+                Err(LinkError::Channel(ChannelError::Closed)) => break false,
                 Err(error) => {
                     tracing::error!(generation = self.generation, "{error}; the worker is ended");
-                    break;
+                    break true;
                 }
             }
-        }
+        };
+        events.tell(Event::WorkerBroken { generation: self.generation, nonsense });
+        let _ = poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
         events.tell(Event::WorkerGone { generation: self.generation });
     }
 

@@ -57,7 +57,7 @@ impl Rig {
         let disk_len = usize::try_from(self.volume.size()).unwrap();
         let (link, worker) = link(generation, arena_len, disk_len);
         self.links.push(link.clone());
-        self.data.connect(link.clone());
+        self.data.connect(link.clone(), crate::datapath::Pace::All, std::time::Instant::now());
         let (data, events) = (self.data.clone(), self.events.0.clone());
         (worker, std::thread::spawn(move || link.run(&data, &events)))
     }
@@ -214,7 +214,7 @@ fn without_a_worker_everything_fails_and_with_the_next_one_nothing_does() {
     }
     rig.flush();
     drop(first);
-    assert!(matches!(rig.event(), Event::WorkerGone { generation: 1 }));
+    assert!(matches!(rig.event(), Event::WorkerBroken { generation: 1, .. }));
     reader.join().unwrap();
     assert_eq!(rig.data.disconnect(), 11);
     rig.all_failed(11);
@@ -266,7 +266,7 @@ fn a_lie_ends_the_link_after_the_truths_before_it() {
         rig.read(0, 1);
         worker.done(tag_of(&worker.next().unwrap()).0, Ok(()));
         worker.done(Tag(lie), Ok(()));
-        assert!(matches!(rig.event(), Event::WorkerGone { generation: 5 }));
+        assert!(matches!(rig.event(), Event::WorkerBroken { generation: 5, .. }));
         assert_eq!(rig.outcome(), Ok(vec![0]));
         reader.join().unwrap();
     }
@@ -277,7 +277,7 @@ fn what_is_no_data_goes_to_the_control_loop() {
     let mut rig = Rig::new(MIB);
     let (worker, reader) = rig.connect(3, MIB);
     let said = [
-        FromWorker::Connected,
+        FromWorker::Pong { number: 1 },
         FromWorker::Done { tag: Tag(CONTROL_TAG), outcome: Err(Failure::Locked) },
     ];
     said.iter().for_each(|message| worker.say(message.clone()));
@@ -286,7 +286,7 @@ fn what_is_no_data_goes_to_the_control_loop() {
         assert_eq!(message, expected);
     }
     drop(worker);
-    assert!(matches!(rig.event(), Event::WorkerGone { generation: 3 }));
+    assert!(matches!(rig.event(), Event::WorkerBroken { generation: 3, .. }));
     reader.join().unwrap();
 }
 

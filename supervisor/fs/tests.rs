@@ -63,7 +63,7 @@ impl Rig {
         let (data, texts) = (filesystem.data.clone(), filesystem.texts.clone());
         let events = filesystem.events.clone();
         let (link, worker) = fake::link(1, ARENA_LEN, usize::try_from(DISK_LEN).unwrap());
-        data.connect(link.clone());
+        data.connect(link.clone(), crate::datapath::Pace::All, std::time::Instant::now());
         let point = MountPoint::check(dir.path()).unwrap();
         let options = MountOptions { source: SOURCE.to_owned(), allow_other: true };
         let (mount, device) = Mount::new(&point, &options).unwrap();
@@ -151,7 +151,7 @@ impl Control {
             }
             Event::StatFs { reply } => reply.statfs(1000, 400, 400, 0, 0, 4096, 255, 4096),
             Event::Unmounted => return true,
-            Event::WorkerGone { .. } | Event::Closed => {}
+            Event::WorkerBroken { .. } | Event::WorkerGone { .. } | Event::Closed => {}
             other => panic!("{other:?}"),
         }
         false

@@ -226,7 +226,7 @@ fn a_lost_worker_is_an_error_and_the_next_one_is_not() {
     assert_eq!(errno(disk.write(b"x")), nix::libc::EIO);
     assert_eq!(errno(disk.sync_all()), nix::libc::EIO);
     let (link, worker) = fake::link(2, ARENA_LEN, usize::try_from(DISK_LEN).unwrap());
-    rig.data.connect(link.clone());
+    rig.data.connect(link.clone(), crate::datapath::Pace::All, std::time::Instant::now());
     let data = rig.data.clone();
     let events = Events(channel().0);
     let reader = spawn({
