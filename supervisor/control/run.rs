@@ -10,6 +10,7 @@ use super::waits::Caller;
 use super::{Control, Effect, Input, Wishes};
 use crate::attr::Look;
 use crate::background;
+use crate::candidates;
 use crate::datapath::{DataPath, ParkedReply};
 use crate::events::{Event, Events};
 use crate::exit::Failed;
@@ -18,9 +19,13 @@ use crate::link::Link;
 use crate::mount::{Mount, MountOptions, MountPoint};
 use crate::session::Session;
 use crate::settings::Shared;
-use crate::spawn::{SpawnError, Worker};
+use crate::spawn::{SpawnError, Started, Workers};
 use crate::texts::Texts;
+use sheepfs::address::SheepAddress;
+use sheepfs::ipc::message::{BUILD, WATCHED_MAX};
+use sheepfs::ipc::{Tag, ToWorker};
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
@@ -28,9 +33,11 @@ use std::time::{Duration, Instant};
 
 /// How often it looks whether data in flight has come to its end.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// How often it looks whether the worker that is to be replaced has answered all.
+const SWAP_POLL: Duration = Duration::from_millis(2);
 /// How long the end waits for an unmounting whose data is cut off.
 const UNMOUNT_TIME: Duration = Duration::from_secs(2);
-/// How long the worker may take to end by itself.
+/// How long the workers may take to end by themselves.
 const WORKER_STOP_SECONDS: u64 = 5;
 
 /// What the shell works with.
@@ -40,8 +47,12 @@ pub struct Parts {
     pub shared: Arc<Shared>,
     /// The way into the loop.
     pub events: Events,
-    /// The worker's process.
-    pub worker: Worker,
+    /// The workers' processes.
+    pub workers: Workers,
+    /// How long a request may be on the wire without progress.
+    pub io_timeout: Duration,
+    /// How long changes may be fenced; `None` is never.
+    pub fence_time: Option<Duration>,
     /// Where to mount.
     pub point: MountPoint,
     /// How to mount.
@@ -59,7 +70,8 @@ pub struct Shell {
     control: Control,
     data: Arc<DataPath<ParkedReply>>,
     texts: Arc<Texts>,
-    link: Option<Arc<Link>>,
+    /// By generation, as long as its process lives.
+    links: HashMap<u64, Arc<Link>>,
     mount: Option<Arc<Mount>>,
     unmounting: Option<JoinHandle<()>>,
     parked: HashMap<u64, Parked>,
@@ -72,10 +84,10 @@ impl Shell {
     pub fn new(parts: Parts, wishes: Wishes) -> Self {
         Self {
             control: Control::new(Arc::clone(&parts.shared), wishes, Instant::now()),
+            data: Arc::new(DataPath::new(parts.fence_time)),
             parts,
-            data: Arc::default(),
             texts: Arc::default(),
-            link: None,
+            links: HashMap::new(),
             mount: None,
             unmounting: None,
             parked: HashMap::new(),
@@ -97,15 +109,29 @@ impl Shell {
     }
 
     fn next(&mut self, events: &Receiver<Event>) -> Input {
+        let now = Instant::now();
+        self.data.tick(now);
         if self.control.awaits_drained() && self.is_drained() {
             return Input::Drained;
         }
-        let until = self.control.deadline().map(|at| at.saturating_duration_since(Instant::now()));
-        let longest = if self.control.awaits_drained() { DRAIN_POLL } else { Duration::MAX };
-        match events.recv_timeout(until.unwrap_or(Duration::MAX).min(longest)) {
+        if self.control.awaits_drain() && self.data.outstanding() == 0 {
+            return Input::DataDrained;
+        }
+        let own = [self.control.deadline(), self.data.deadline()].into_iter().flatten().min();
+        let until = own.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
+        match events.recv_timeout(until.min(self.poll_time())) {
             Ok(event) => self.input(event),
             // It can't be disconnected: the parts hold a sender.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Input::Tick,
+        }
+    }
+
+    /// How soon it must look again for what nobody tells.
+    fn poll_time(&self) -> Duration {
+        match (self.control.awaits_drain(), self.control.awaits_drained()) {
+            (true, _) => SWAP_POLL,
+            (false, true) => DRAIN_POLL,
+            (false, false) => Duration::MAX,
         }
     }
 
@@ -122,7 +148,14 @@ impl Shell {
             }
             Event::StatFs { reply } => Input::Space(self.park(Parked::Space(reply))),
             Event::Worker { generation, message } => Input::Worker(generation, message),
-            Event::WorkerGone { generation } => Input::WorkerGone(generation),
+            Event::WorkerBroken { generation, nonsense } => {
+                Input::WorkerBroken { generation, nonsense }
+            }
+            Event::WorkerGone { generation } => {
+                self.links.remove(&generation);
+                Input::WorkerGone(generation, self.parts.workers.bury(generation))
+            }
+            Event::Resolved { number, found } => Input::Resolved(number, found),
             Event::Closed => Input::Closed,
             Event::Unmounted => Input::Unmounted,
             Event::Stop => Input::Stop,
@@ -148,19 +181,17 @@ impl Shell {
     fn perform(&mut self, effect: Effect) -> Option<Input> {
         match effect {
             Effect::StartWorker(generation) => {
-                return self.start_worker(generation).err().map(Input::NotStarted);
+                let started = self.start_worker(generation);
+                return started.err().map(|cause| Input::NotStarted(generation, cause));
             }
-            Effect::Send(message) => {
-                if let Some(link) = &self.link {
-                    link.send(message);
-                }
+            Effect::Send(generation, message) => self.send(generation, message),
+            Effect::Connect { generation, sheep, cache_bytes } => {
+                self.connect(generation, sheep, cache_bytes);
             }
-            Effect::ConnectData => {
-                if let Some(link) = &self.link {
-                    self.data.connect(Arc::clone(link));
-                }
+            Effect::KillWorker(generation) => self.parts.workers.kill(generation),
+            Effect::Resolve { number, address, port } => {
+                return self.resolve(number, address, port);
             }
-            Effect::KillWorker => self.kill_worker(),
             Effect::Answer(caller, answer) => {
                 if let Some(parked) = self.parked.remove(&caller) {
                     parked.complete(answer, &self.texts);
@@ -171,46 +202,109 @@ impl Shell {
             }
             Effect::Unmount => self.unmount(),
             Effect::End(outcome) => {
-                self.stop_worker();
+                self.stop_workers();
                 self.outcome = Some(outcome);
             }
+            Effect::DataLost { generation, gateway, death } => {
+                let tags: Vec<Tag> = self.data.lost(generation, gateway, Instant::now());
+                return Some(Input::Unanswered(death, tags));
+            }
+            other => self.perform_on_data(other),
         }
         None
     }
 
+    /// What concerns the data path alone.
+    fn perform_on_data(&self, effect: Effect) {
+        match effect {
+            Effect::ConnectData { generation, pace } => {
+                if let Some(link) = self.links.get(&generation) {
+                    self.data.connect(Arc::clone(link), pace, Instant::now());
+                }
+            }
+            Effect::HoldData => self.data.hold(),
+            Effect::Quiet { generation, gateway, how } => self.data.quiet(gateway, generation, how),
+            Effect::VolumeAbsent(id, absent) => self.data.volume_absent(id, absent),
+            Effect::VolumeReplaced(id) => self.data.volume_replaced(id),
+            Effect::Poison(tag) => self.data.poison(tag),
+            Effect::RefuseNew(refuse) => self.data.refuse_new(refuse),
+            Effect::FailData => self.fail_data(),
+            other => tracing::error!(?other, "this does not concern the data path"),
+        }
+    }
+
     fn start_worker(&mut self, generation: u64) -> Result<(), SpawnError> {
-        let (channel, arena) = self.parts.worker.start()?;
-        let link = Link::new(generation, channel, arena);
-        let link = Arc::new(link.map_err(|errno| SpawnError::Link(errno.into()))?);
+        let Started { channel, arena, pidfd } = self.parts.workers.start(generation)?;
+        let listening = Link::new(generation, channel, arena, pidfd)
+            .map_err(std::io::Error::from)
+            .and_then(|link| self.listen(Arc::new(link)));
+        listening.map_err(|cause| {
+            // Nobody would hear of its end.
+            self.parts.workers.kill(generation);
+            self.parts.workers.bury(generation);
+            SpawnError::Link(cause)
+        })
+    }
+
+    fn listen(&mut self, link: Arc<Link>) -> std::io::Result<()> {
         let (reader, data) = (Arc::clone(&link), Arc::clone(&self.data));
         let events = self.parts.events.clone();
         let read = move || reader.run(&data, &events);
-        let name = format!("link {generation}");
-        thread::Builder::new().name(name).spawn(read).map_err(SpawnError::Link)?;
-        self.link = Some(link);
+        thread::Builder::new().name(format!("link {}", link.generation())).spawn(read)?;
+        self.links.insert(link.generation(), link);
         Ok(())
     }
 
-    fn kill_worker(&mut self) {
-        self.parts.worker.kill();
-        self.cut_data_off();
-        self.link = None;
-    }
-
-    fn cut_data_off(&self) {
-        match self.data.disconnect() {
-            0 => {}
-            lost => tracing::error!(lost, "requests in flight failed with an input/output error"),
+    fn send(&self, generation: u64, message: ToWorker) {
+        if let Some(link) = self.links.get(&generation) {
+            link.send(message);
         }
     }
 
-    /// The worker ends when its channel does.
-    fn stop_worker(&mut self) {
-        self.cut_data_off();
-        if let Some(link) = self.link.take() {
+    fn connect(&self, generation: u64, sheep: SocketAddr, cache_bytes: u64) {
+        let mut watch = self.data.watched();
+        if watch.len() > WATCHED_MAX {
+            // The fences of those that are not watched end with their time.
+            tracing::warn!(gateways = watch.len(), "too many gateways to watch them all");
+            watch.truncate(WATCHED_MAX);
+        }
+        let io_timeout_ms = u32::try_from(self.parts.io_timeout.as_millis()).unwrap_or(u32::MAX);
+        let build = BUILD.to_owned();
+        self.send(
+            generation,
+            ToWorker::Connect { build, sheep, cache_bytes, io_timeout_ms, generation, watch },
+        );
+    }
+
+    /// On a thread of its own, since a resolver may take its time.
+    fn resolve(&self, number: u64, address: SheepAddress, port: u16) -> Option<Input> {
+        let events = self.parts.events.clone();
+        let host = address.host.clone();
+        let look_up = move || {
+            let found = candidates::look_up(&address, port);
+            events.tell(Event::Resolved { number, found });
+        };
+        let started = thread::Builder::new().name("resolver".to_owned()).spawn(look_up);
+        started.err().map(|cause| {
+            Input::Resolved(number, Err(candidates::ResolveError::LookUp { host, cause }))
+        })
+    }
+
+    fn fail_data(&self) {
+        self.data.refuse_new(true);
+        match self.data.fail_all() {
+            0 => {}
+            failed => tracing::error!(failed, "requests failed with an input/output error"),
+        }
+    }
+
+    /// Workers end when their channels do.
+    fn stop_workers(&mut self) {
+        self.fail_data();
+        for (_, link) in self.links.drain() {
             link.hang_up();
         }
-        self.parts.worker.wait_or_kill(WORKER_STOP_SECONDS);
+        self.parts.workers.end_all(WORKER_STOP_SECONDS);
         // Data is cut off, so nothing holds an unmounting back any more.
         let until = Instant::now() + UNMOUNT_TIME;
         while self.unmounting.as_ref().is_some_and(|thread| !thread.is_finished())
