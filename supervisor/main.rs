@@ -16,6 +16,7 @@ mod exit;
 mod fake;
 mod fs;
 mod inflight;
+mod kernel_limits;
 mod link;
 mod local;
 mod mount;
