@@ -37,7 +37,8 @@ pub fn link(generation: u64, arena_len: u32, disk_len: usize) -> (Arc<Link>, Fak
 
 /// Stands for the pidfd of a process that is dead.
 fn dead() -> std::os::fd::OwnedFd {
-    nix::sys::eventfd::EventFd::from_value(1).unwrap().into()
+    let flags = nix::sys::eventfd::EfdFlags::EFD_CLOEXEC;
+    nix::sys::eventfd::EventFd::from_value_and_flags(1, flags).unwrap().into()
 }
 
 /// A volume of that size.
