@@ -296,10 +296,10 @@ impl Control {
 
     /// A start whose worker is of no use is over.
     pub(super) fn end_start(&mut self, failed: Failed, now: Instant) {
-        self.end(Err(failed), now);
         if let Some(generation) = self.life.worker() {
             self.effects.push(Effect::KillWorker(generation));
         }
+        self.end(Err(failed), now);
         self.over();
     }
 

@@ -5,12 +5,13 @@
 //! (hazard 33). The only things it waits for are the next event or deadline, and
 //! at the very end the worker.
 
+mod workers;
+
 use super::parked::Parked;
 use super::waits::Caller;
 use super::{Control, Effect, Input, Wishes};
 use crate::attr::Look;
 use crate::background;
-use crate::candidates;
 use crate::datapath::{DataPath, ParkedReply};
 use crate::events::{Event, Events};
 use crate::exit::Failed;
@@ -19,13 +20,10 @@ use crate::link::Link;
 use crate::mount::{Mount, MountOptions, MountPoint};
 use crate::session::Session;
 use crate::settings::Shared;
-use crate::spawn::{SpawnError, Started, Workers};
+use crate::spawn::Workers;
 use crate::texts::Texts;
-use sheepfs::address::SheepAddress;
-use sheepfs::ipc::message::{BUILD, WATCHED_MAX};
-use sheepfs::ipc::{Tag, ToWorker};
+use sheepfs::ipc::Tag;
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
@@ -35,10 +33,6 @@ use std::time::{Duration, Instant};
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// How often it looks whether the worker that is to be replaced has answered all.
 const SWAP_POLL: Duration = Duration::from_millis(2);
-/// How long the end waits for an unmounting whose data is cut off.
-const UNMOUNT_TIME: Duration = Duration::from_secs(2);
-/// How long the workers may take to end by themselves.
-const WORKER_STOP_SECONDS: u64 = 5;
 
 /// What the shell works with.
 #[derive(Debug)]
@@ -230,87 +224,6 @@ impl Shell {
             Effect::RefuseNew(refuse) => self.data.refuse_new(refuse),
             Effect::FailData => self.fail_data(),
             other => tracing::error!(?other, "this does not concern the data path"),
-        }
-    }
-
-    fn start_worker(&mut self, generation: u64) -> Result<(), SpawnError> {
-        let Started { channel, arena, pidfd } = self.parts.workers.start(generation)?;
-        let listening = Link::new(generation, channel, arena, pidfd)
-            .map_err(std::io::Error::from)
-            .and_then(|link| self.listen(Arc::new(link)));
-        listening.map_err(|cause| {
-            // Nobody would hear of its end.
-            self.parts.workers.kill(generation);
-            self.parts.workers.bury(generation);
-            SpawnError::Link(cause)
-        })
-    }
-
-    fn listen(&mut self, link: Arc<Link>) -> std::io::Result<()> {
-        let (reader, data) = (Arc::clone(&link), Arc::clone(&self.data));
-        let events = self.parts.events.clone();
-        let read = move || reader.run(&data, &events);
-        thread::Builder::new().name(format!("link {}", link.generation())).spawn(read)?;
-        self.links.insert(link.generation(), link);
-        Ok(())
-    }
-
-    fn send(&self, generation: u64, message: ToWorker) {
-        if let Some(link) = self.links.get(&generation) {
-            link.send(message);
-        }
-    }
-
-    fn connect(&self, generation: u64, sheep: SocketAddr, cache_bytes: u64) {
-        let mut watch = self.data.watched();
-        if watch.len() > WATCHED_MAX {
-            // The fences of those that are not watched end with their time.
-            tracing::warn!(gateways = watch.len(), "too many gateways to watch them all");
-            watch.truncate(WATCHED_MAX);
-        }
-        let io_timeout_ms = u32::try_from(self.parts.io_timeout.as_millis()).unwrap_or(u32::MAX);
-        let build = BUILD.to_owned();
-        self.send(
-            generation,
-            ToWorker::Connect { build, sheep, cache_bytes, io_timeout_ms, generation, watch },
-        );
-    }
-
-    /// On a thread of its own, since a resolver may take its time.
-    fn resolve(&self, number: u64, address: SheepAddress, port: u16) -> Option<Input> {
-        let events = self.parts.events.clone();
-        let host = address.host.clone();
-        let look_up = move || {
-            let found = candidates::look_up(&address, port);
-            events.tell(Event::Resolved { number, found });
-        };
-        let started = thread::Builder::new().name("resolver".to_owned()).spawn(look_up);
-        started.err().map(|cause| {
-            Input::Resolved(number, Err(candidates::ResolveError::LookUp { host, cause }))
-        })
-    }
-
-    fn fail_data(&self) {
-        self.data.refuse_new(true);
-        match self.data.fail_all() {
-            0 => {}
-            failed => tracing::error!(failed, "requests failed with an input/output error"),
-        }
-    }
-
-    /// Workers end when their channels do.
-    fn stop_workers(&mut self) {
-        self.fail_data();
-        for (_, link) in self.links.drain() {
-            link.hang_up();
-        }
-        self.parts.workers.end_all(WORKER_STOP_SECONDS);
-        // Data is cut off, so nothing holds an unmounting back any more.
-        let until = Instant::now() + UNMOUNT_TIME;
-        while self.unmounting.as_ref().is_some_and(|thread| !thread.is_finished())
-            && Instant::now() < until
-        {
-            thread::sleep(DRAIN_POLL);
         }
     }
 

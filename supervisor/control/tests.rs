@@ -2,9 +2,16 @@
 //! what must be done comes out, and time is what the test says it is.
 
 use super::*;
+use crate::candidates::ResolveError;
+use crate::control::poison::Exit;
+use crate::events::{ReportFile, WritableFile};
 use crate::settings::WorkerState;
+use crate::spawn::SpawnError;
+use nix::errno::Errno;
 use sheepfs::ipc::message::{BUILD, LostReason};
-use sheepfs::ipc::{Allocation, ClusterFacts, Failure, Query, Report, VolumeFacts};
+use sheepfs::ipc::{
+    Allocation, ClusterFacts, Failure, FromWorker, Query, QuietReason, Report, VolumeFacts,
+};
 
 mod beating;
 mod failing_over;
