@@ -1,11 +1,19 @@
 //! The command line: that of the original, and what we add.
 
-use clap::Parser;
+use crate::control::outage::OnOutage;
+use clap::{Parser, ValueEnum};
 use sheepfs::address::{DEFAULT_PORT, SheepAddress, parse_port};
 use sheepfs::size::parse_size;
 use sheepfs::wire::name::{NameError, VdiName, VolumeName};
 use std::path::PathBuf;
+use std::time::Duration;
 use thiserror::Error;
+
+/// The longest I/O time-out, in seconds.
+const IO_TIMEOUT_MAX: f64 = 3600.0;
+/// How long changes to an object are fenced, at most.
+const FENCE_STRICT: Duration = Duration::from_secs(30);
+const FENCE_FAST: Duration = Duration::from_secs(2);
 
 /// Show a Sheepdog cluster as a directory, and its virtual disks as files.
 #[derive(Clone, Debug, Parser)]
@@ -67,9 +75,35 @@ pub struct Options {
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
     pub cache_size: u64,
 
+    /// While no sheep serves: hold requests for ever, or error-after=SECONDS
+    #[arg(long, value_name = "POLICY", default_value = "hold", value_parser = parse_on_outage)]
+    pub on_outage: OnOutage,
+
+    /// Seconds without progress after which a sheep is probed
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_io_timeout)]
+    pub io_timeout: Duration,
+
+    /// After a failover, wait for the old sheep as long as is safe, or only briefly
+    #[arg(long, value_name = "HOW", default_value = "strict", hide_possible_values = true)]
+    pub fence: Fence,
+
+    /// For tests: don't fence at all, which loses data
+    #[arg(long, hide = true)]
+    pub unsafe_fence_off: bool,
+
     /// Directory to mount on
     #[arg(value_name = "MOUNTPOINT")]
     pub mount_point: PathBuf,
+}
+
+/// How long changes to an object wait after a failover, when nothing is known of
+/// the sheep through which an earlier one was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fence {
+    /// As long as a sheep that hangs may take to wake up.
+    Strict,
+    /// Only as long as a busy sheep may take.
+    Fast,
 }
 
 /// A VDI that `--create` names.
@@ -87,6 +121,12 @@ enum ValueError {
     /// `--create` without a colon.
     #[error("a name, a colon and a size are wanted, such as disk:10G")]
     NoSize,
+    /// `--on-outage` is neither.
+    #[error("hold is wanted, or error-after=SECONDS with a number above 0")]
+    OnOutage,
+    /// `--io-timeout` is no such time.
+    #[error("a number of seconds above 0 and up to {IO_TIMEOUT_MAX} is wanted")]
+    IoTimeout,
     /// `--mode` is no mode.
     #[error("an octal number from 0 to 777 is wanted")]
     Mode,
@@ -119,6 +159,15 @@ impl Options {
         self.foreground || self.debug
     }
 
+    /// How long changes may be fenced; `None` is never.
+    pub fn fence_time(&self) -> Option<Duration> {
+        match self.fence {
+            _ if self.unsafe_fence_off => None,
+            Fence::Strict => Some(FENCE_STRICT),
+            Fence::Fast => Some(FENCE_FAST),
+        }
+    }
+
     /// The sheep's port.
     pub fn sheep_port(&self) -> u16 {
         self.address.port.or(self.port).unwrap_or(DEFAULT_PORT)
@@ -140,6 +189,27 @@ fn parse_new_vdi(text: &str) -> Result<NewVdi, ValueError> {
         0 => Err(ValueError::Nothing),
         size => Ok(NewVdi { name: VdiName::new(name)?, size }),
     }
+}
+
+fn parse_on_outage(text: &str) -> Result<OnOutage, ValueError> {
+    if text == "hold" {
+        return Ok(OnOutage::Hold);
+    }
+    let seconds = text.strip_prefix("error-after=").ok_or(ValueError::OnOutage)?;
+    seconds_of(seconds).map(OnOutage::ErrorAfter).ok_or(ValueError::OnOutage)
+}
+
+fn parse_io_timeout(text: &str) -> Result<Duration, ValueError> {
+    let time = seconds_of(text).ok_or(ValueError::IoTimeout)?;
+    // The worker is told in milliseconds.
+    let sensible = Duration::from_millis(1)..=Duration::from_secs_f64(IO_TIMEOUT_MAX);
+    if sensible.contains(&time) { Ok(time) } else { Err(ValueError::IoTimeout) }
+}
+
+/// A time above 0, in seconds, perhaps with a fraction.
+fn seconds_of(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
 }
 
 fn parse_mode(text: &str) -> Result<u16, ValueError> {

@@ -14,109 +14,53 @@
 //!    └────────────────────────────────────────┴───────────────────────┴──> Ending ──> over
 //! ```
 //!
-//! That of a worker is in [`worker`], that of the end in [`ending`].
+//! The life of a worker is in [`life`], how one follows the other in [`recover`],
+//! planned failover in [`failover`], the end in [`ending`].
 
 mod again;
+mod allocations;
+mod cause;
 mod closing;
 mod ending;
+mod failover;
+mod heartbeat;
+mod inout;
+mod life;
+pub mod outage;
 mod parked;
+pub mod poison;
 mod query;
+mod recover;
 mod refusal;
 pub mod run;
+mod spare;
 mod volume;
 mod waits;
 mod worker;
 mod write;
 
 use crate::candidates::Candidates;
-use crate::events::{ReportFile, WritableFile};
 use crate::exit::Failed;
 use crate::settings::Shared;
-use crate::spawn::SpawnError;
 use crate::volumes::Volumes;
-use nix::errno::Errno;
-use sheepfs::ipc::{FromWorker, ToWorker, VolumeId};
+use heartbeat::Heartbeat;
+use life::{Life, Spare};
+use outage::OnOutage;
+use poison::Death;
+use sheepfs::ipc::{Tag, ToWorker, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+pub use inout::{Answer, Effect, Input, Totals};
 pub use refusal::Refusal;
 pub use waits::Caller;
 
-/// What happened.
-#[derive(Debug)]
-pub enum Input {
-    /// Nothing; the time may have come for something.
-    Tick,
-    /// The worker could not be started.
-    NotStarted(SpawnError),
-    /// The worker of that generation said something.
-    Worker(u64, FromWorker),
-    /// The channel to the worker of that generation ended.
-    WorkerGone(u64),
-    /// A report is wanted.
-    Open(Caller, ReportFile),
-    /// Somebody wrote that to a control file.
-    Write(Caller, WritableFile, Vec<u8>),
-    /// The space of the cluster is wanted.
-    Space(Caller),
-    /// [`Effect::Mount`] went well.
-    Mounted,
-    /// [`Effect::Mount`] did not.
-    NotMounted(Failed),
-    /// Nothing is in flight, and an unmounting that was begun is over.
-    Drained,
-    /// A program closed a volume.
-    Closed,
-    /// The kernel ended the session.
-    Unmounted,
-    /// A signal came.
-    Stop,
-}
-
-/// What must be done.
-#[derive(Debug)]
-pub enum Effect {
-    /// Start a worker, of that generation.
-    StartWorker(u64),
-    /// Tell the worker.
-    Send(ToWorker),
-    /// Let data through to the worker.
-    ConnectData,
-    /// Let no more data through, and make an end of the worker.
-    KillWorker,
-    /// Complete what a program waits for.
-    Answer(u64, Answer),
-    /// Mount, and say that everything is ready.
-    Mount,
-    /// Begin to unmount.
-    Unmount,
-    /// Let the worker end by itself, leave the loop with that result.
-    End(Result<(), Failed>),
-}
-
-/// What a program gets.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The write to the control file is done.
-    Done,
-    /// The text of the file it opened.
-    Text(Vec<u8>),
-    /// The cluster's space.
-    Space(Totals),
-    /// An error.
-    Refused(Errno),
-}
-
-/// The space of the cluster, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// All.
-    pub size: u64,
-    /// What is free.
-    pub free: u64,
-}
+/// A turn that comes so much later than was asked for means that this process, or
+/// the machine, did not run.
+const LATE: Duration = Duration::from_secs(1);
 
 /// Where in its life the mount is.
 #[derive(Debug)]
@@ -137,18 +81,35 @@ pub struct Control {
     /// Bytes of object cache when it is on.
     cache_len: u64,
     cache_on: bool,
+    io_timeout: Duration,
     phase: Phase,
-    session: worker::Session,
+    life: Life,
+    /// Of the worker in use.
+    beat: Heartbeat,
+    spare: Spare,
+    /// The newest process's.
     generation: u64,
+    recovery: recover::Recovery,
+    guard: poison::Guard,
+    outage: outage::Outage,
+    wishes: failover::Queue,
+    /// When the cluster that is used was formatted; `None` when that is not known.
+    cluster: Option<u64>,
+    /// When the next turn was to be at the latest.
+    due: Option<Instant>,
     waits: waits::Waits,
     last_volume: u32,
-    /// Volumes that the present worker does not have.
-    absent: BTreeSet<VolumeId>,
+    /// Volumes that the present worker does not have, and how often in a row their
+    /// VDI was missing.
+    absent: BTreeMap<VolumeId, u8>,
     /// When to try those again.
     retry_at: Option<Instant>,
     /// Volumes whose VDI was replaced: they stay broken until they are detached.
     replaced: BTreeSet<VolumeId>,
-    /// Locks of ours whose volumes were detached while no worker lived.
+    allocations: allocations::Allocations,
+    /// Gateways through which a lock was asked for, of which no answer is known.
+    lock_sent: BTreeMap<VolumeId, SocketAddr>,
+    /// Locks of ours that no worker could release.
     locks_left: BTreeMap<VolumeName, u32>,
     /// Who waits for a volume to be closed, to detach it.
     closing: Vec<closing::Closing>,
@@ -167,6 +128,10 @@ pub struct Wishes {
     pub cache_len: u64,
     /// Whether it is on at first.
     pub cache_on: bool,
+    /// How long a request may be on the wire without progress.
+    pub io_timeout: Duration,
+    /// What becomes of requests while no sheep serves.
+    pub on_outage: OnOutage,
 }
 
 impl Control {
@@ -181,13 +146,24 @@ impl Control {
             attach_at_start: attach.into_iter().collect(),
             cache_len: wishes.cache_len,
             cache_on: wishes.cache_on,
-            session: worker::Session::first(now),
+            io_timeout: wishes.io_timeout,
+            life: Life::BackingOff { until: now, worker: None },
+            beat: Heartbeat::new(heartbeat::EVERY_ACTIVE, now),
+            spare: Spare::None { not_before: now },
             generation: 0,
+            recovery: recover::Recovery::default(),
+            guard: poison::Guard::default(),
+            outage: outage::Outage::new(wishes.on_outage),
+            wishes: failover::Queue::default(),
+            cluster: None,
+            due: None,
             waits: waits::Waits::default(),
             last_volume: 0,
-            absent: BTreeSet::new(),
+            absent: BTreeMap::new(),
             retry_at: None,
             replaced: BTreeSet::new(),
+            allocations: allocations::Allocations::default(),
+            lock_sent: BTreeMap::new(),
             locks_left: BTreeMap::new(),
             closing: Vec::new(),
             totals: Totals::default(),
@@ -197,11 +173,20 @@ impl Control {
 
     /// Takes note of what happened, and says what must be done, in order.
     pub fn apply(&mut self, input: Input, now: Instant) -> Vec<Effect> {
+        if self.due.is_some_and(|due| now > due + LATE) {
+            self.slept(now);
+        }
         match input {
             Input::Tick => {}
-            Input::NotStarted(cause) => self.worker_not_started(cause, now),
+            Input::NotStarted(generation, cause) => self.not_started(generation, cause, now),
             Input::Worker(generation, message) => self.worker_said(generation, message, now),
-            Input::WorkerGone(generation) => self.worker_gone(generation, now),
+            Input::WorkerBroken { generation, nonsense } => {
+                self.worker_broken(generation, nonsense, now);
+            }
+            Input::WorkerGone(generation, exit) => self.worker_gone(generation, exit, now),
+            Input::Unanswered(death, tags) => self.unanswered(death, &tags, now),
+            Input::DataDrained => self.swap(true, now),
+            Input::Resolved(number, found) => self.resolved(number, found, now),
             Input::Open(caller, file) => self.open_report(caller, file, now),
             Input::Write(caller, file, bytes) => self.control_write(caller, file, &bytes, now),
             Input::Space(caller) => self.ask_space(caller, now),
@@ -213,15 +198,19 @@ impl Control {
             Input::Stop => self.stop(now),
         }
         self.tick(now);
+        self.due = self.deadline();
         std::mem::take(&mut self.effects)
     }
 
     /// When the next [`Input::Tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         let own = [
-            // At the end no other worker is started.
-            self.session.deadline().filter(|_| self.session.is_alive() || !self.is_ending()),
-            self.retry_at,
+            self.life.deadline(),
+            self.beat_deadline(),
+            self.spare.deadline(self.wants_spare()),
+            self.retry_at.filter(|_| matches!(self.life, Life::Serving { .. })),
+            self.wish_deadline(),
+            self.outage.deadline(),
             self.ending_deadline(),
             self.closing_deadline(),
         ];
@@ -232,9 +221,33 @@ impl Control {
         for tag in self.waits.overdue(now) {
             self.give_up(tag, now);
         }
-        self.tick_worker(now);
+        self.tick_beat(now);
+        self.tick_life(now);
+        self.tick_wishes(now);
+        self.tick_spare(now);
+        if self.outage.has_lasted(now) {
+            tracing::error!("no sheep has served for too long; requests fail until one does");
+            self.effects.push(Effect::FailData);
+        }
         self.tick_closing(now);
         self.tick_ending(now);
+    }
+
+    /// This process did not run for some time, and so heard nobody.
+    fn slept(&mut self, now: Instant) {
+        tracing::info!("this process did not run for some time");
+        self.beat.slept(now);
+        if let Spare::Ready { beat, .. } = &mut self.spare {
+            beat.slept(now);
+        }
+    }
+
+    /// What the dead worker had not answered.
+    fn unanswered(&mut self, death: Death, tags: &[Tag], now: Instant) {
+        for tag in self.guard.died(death, tags, now) {
+            tracing::error!(tag = tag.0, "a request has killed worker after worker by itself");
+            self.effects.push(Effect::Poison(tag));
+        }
     }
 
     fn mounted(&mut self) {
@@ -262,8 +275,11 @@ impl Control {
         matches!(self.phase, Phase::Ending(_))
     }
 
+    /// Tells the worker that has a session; without one nothing is said.
     fn send(&mut self, message: ToWorker) {
-        self.effects.push(Effect::Send(message));
+        if let Some(generation) = self.life.session() {
+            self.effects.push(Effect::Send(generation, message));
+        }
     }
 
     /// Notes a failure in words: for the log once, and for `config/status`.

@@ -46,14 +46,10 @@ use crate::volumes::Volume;
 use nix::errno::Errno;
 use queue::{Admission, Start, Started, State, Told};
 use sheepfs::ipc::{Failure, QuietReason, Tag, VolumeId};
+use sheepfs::wire::name::VolumeName;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// How long a fence lasts when nothing is known of the old gateway
-/// (`--fence=strict`): longer than the gateway's own retries take in practice, and
-/// than any failure detection of a cluster.
-pub const FENCE_TIME_STRICT: Duration = Duration::from_secs(30);
 
 /// The data path; `R` is what is parked for each request.
 #[derive(Debug)]
@@ -61,15 +57,17 @@ pub struct DataPath<R> {
     state: Mutex<State<R>>,
 }
 
+/// For tests: with fences that end by proof.
+#[cfg(test)]
 impl<R> Default for DataPath<R> {
     fn default() -> Self {
-        Self::new(FENCE_TIME_STRICT)
+        Self::new(Some(Duration::from_secs(30)))
     }
 }
 
 impl<R> DataPath<R> {
-    /// No worker yet, so everything waits.
-    pub fn new(fence_time: Duration) -> Self {
+    /// No worker yet, so everything waits. Without a fence time nothing is fenced.
+    pub fn new(fence_time: Option<Duration>) -> Self {
         Self { state: Mutex::new(State::new(fence_time)) }
     }
 
@@ -136,9 +134,9 @@ impl<R> DataPath<R> {
         self.lock().refusing = refuse;
     }
 
-    /// A VDI that was a volume before is one again, under a new id.
-    pub fn same_vdi(&self, before: VolumeId, now: VolumeId) {
-        self.lock().fences.move_to(before, now);
+    /// A volume is new. If its VDI was a volume before, what was fenced still is.
+    pub fn volume_attached(&self, volume: VolumeId, name: VolumeName) {
+        self.lock().volume_attached(volume, name);
     }
 
     /// Whether changes to a volume may still run on an abandoned gateway.

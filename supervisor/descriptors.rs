@@ -7,6 +7,7 @@ use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::process::Child;
 
 /// Marks whatever descriptors we were started with as close-on-exec, but for the
 /// standard three: what a careless caller left open is no business of our
@@ -37,6 +38,21 @@ pub fn replace(old: BorrowedFd<'_>, new: impl AsFd) -> Result<(), Errno> {
             Err(errno) => return Err(errno),
         }
     }
+}
+
+/// A descriptor that becomes readable when that child is dead, close-on-exec. It
+/// names this process for ever, whatever becomes of its number.
+///
+/// # Errors
+/// As pidfd_open(2).
+pub fn pidfd_of(child: &Child) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is touched. The child is not reaped while it is borrowed,
+    // so its number can't name another process.
+    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
+    let number = RawFd::try_from(Errno::result(number)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us, so nobody else owns
+    // it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Receives the one descriptor that another process sends over a Unix socket,
@@ -84,6 +100,24 @@ mod tests {
         assert_eq!(text, "sheep");
         let flags = FdFlag::from_bits_truncate(fcntl(&first, FcntlArg::F_GETFD).unwrap());
         assert!(flags.contains(FdFlag::FD_CLOEXEC));
+    }
+
+    #[test]
+    fn the_death_of_a_child_is_seen() {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let pidfd = pidfd_of(&child).unwrap();
+        let is_dead = |timeout: PollTimeout| {
+            poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout).unwrap() == 1
+        };
+        assert!(!is_dead(PollTimeout::ZERO));
+        child.kill().unwrap();
+        assert!(is_dead(PollTimeout::from(60_000u16)));
+        child.wait().unwrap();
     }
 
     #[test]

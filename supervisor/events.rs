@@ -4,8 +4,10 @@
 //! FUSE threads put the kernel's owned reply into an event and return at once;
 //! the loop, or the answer it waits for, completes it (hazard 32).
 
+use crate::candidates::ResolveError;
 use fuser::{Errno, ReplyOpen, ReplyStatfs, ReplyWrite};
 use sheepfs::ipc::{FromWorker, Query};
+use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
 
 /// A file of the tree that holds a report about the cluster.
@@ -22,6 +24,8 @@ pub enum WritableFile {
     PageCache,
     /// `config/object_cache`: 0 or 1.
     ObjectCache,
+    /// `config/sheep_info`: the sheep to fail over to.
+    SheepInfo,
 }
 
 /// What happened.
@@ -57,17 +61,26 @@ pub enum Event {
         /// What it said.
         message: FromWorker,
     },
-    /// The channel to the worker of that generation ended; its process may live.
+    /// The channel to the worker of that generation ended, or it said nonsense.
+    /// The process may live still, so it must be killed.
     WorkerBroken {
         /// Which worker.
         generation: u64,
-        /// Whether it ended since the worker said what can't be.
+        /// Whether it said what no worker of this build says.
         nonsense: bool,
     },
-    /// The process of that generation is dead, and all that it said was told.
+    /// The process of that generation is dead, and everything that it said before
+    /// was passed on. Comes once.
     WorkerGone {
         /// Which worker.
         generation: u64,
+    },
+    /// A host's name was looked up for the control loop.
+    Resolved {
+        /// Which question.
+        number: u64,
+        /// Its addresses.
+        found: Result<Vec<SocketAddr>, ResolveError>,
     },
     /// A volume was closed that nobody has open now.
     Closed,

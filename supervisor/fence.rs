@@ -101,21 +101,21 @@ pub struct FenceCounters {
 /// All fences.
 #[derive(Debug)]
 pub struct Fences {
-    limit: Duration,
+    limit: Option<Duration>,
     by_object: BTreeMap<Object, Vec<Fence>>,
     counters: FenceCounters,
 }
 
 impl Fences {
-    /// No fences yet; those to come last `limit` at most. A limit of zero is for
-    /// the test that shows what they are for.
-    pub fn new(limit: Duration) -> Self {
+    /// No fences yet; those to come last `limit` at most. Without a limit there will
+    /// be none: that is for the test that shows what they are for.
+    pub fn new(limit: Option<Duration>) -> Self {
         Self { limit, by_object: BTreeMap::new(), counters: FenceCounters::default() }
     }
 
     /// Changes of that worker to an object may still run on that gateway.
     pub fn add(&mut self, object: Object, gateway: SocketAddr, generation: u64, now: Instant) {
-        if self.limit.is_zero() {
+        if self.limit.is_none() {
             return;
         }
         let fences = self.by_object.entry(object).or_default();
@@ -164,14 +164,14 @@ impl Fences {
 
     /// Releases those whose time is over.
     pub fn expire(&mut self, now: Instant) -> Vec<Object> {
-        let limit = self.limit;
+        let limit = self.limit.unwrap_or_default();
         self.release(|fence| fence.since + limit <= now, Release::Time)
     }
 
     /// When the next one's time is over.
     pub fn deadline(&self) -> Option<Instant> {
         let since = self.by_object.values().flatten().map(|fence| fence.since).min()?;
-        Some(since + self.limit)
+        Some(since + self.limit?)
     }
 
     /// A VDI is attached again, under a new id: what was fenced still is.
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_proof_counts_for_earlier_workers_on_that_gateway_only() {
         let now = Instant::now();
-        let mut fences = Fences::new(LIMIT);
+        let mut fences = Fences::new(Some(LIMIT));
         fences.add(object(1), gateway(1), 1, now);
         fences.add(object(1), gateway(1), 1, now);
         fences.add(object(1), gateway(2), 2, now);
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn without_a_fence_time_there_are_none() {
-        let mut fences = Fences::new(Duration::ZERO);
+        let mut fences = Fences::new(None);
         fences.add(object(1), gateway(1), 1, Instant::now());
         assert!(fences.is_empty() && !fences.holds(object(1)));
         assert_eq!(fences.counters(), FenceCounters::default());
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn time_is_the_last_resort() {
         let now = Instant::now();
-        let mut fences = Fences::new(LIMIT);
+        let mut fences = Fences::new(Some(LIMIT));
         fences.add(object(1), gateway(1), 1, now);
         fences.add(object(2), gateway(1), 2, now + Duration::from_secs(1));
         assert_eq!(fences.deadline(), Some(now + LIMIT));

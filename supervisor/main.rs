@@ -18,6 +18,7 @@ mod fake;
 mod fence;
 mod fs;
 mod inflight;
+mod kernel_limits;
 mod link;
 mod local;
 mod mount;

@@ -6,11 +6,12 @@
 //! is alive (hazard 37). The page cache's switch is an atomic of its own, since
 //! each open of a volume reads it.
 
-use crate::status;
+use crate::status::{self, Data};
 use crate::volumes::Volumes;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// A file of the tree whose text is known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,30 +29,114 @@ pub enum LocalFile {
 /// How the worker fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum WorkerState {
-    /// Started or connecting.
+    /// Started, connecting, or taking up the volumes.
     #[default]
     Starting,
-    /// Connected; volumes are attached again.
-    Attaching,
-    /// Connected; requests are served.
+    /// Requests are served.
     Serving,
-    /// Gone; the next one is started after a pause.
-    Waiting,
+    /// It is to be replaced, and ends what it was told.
+    Draining,
+    /// It, or its sheep, is gone; its process is waited for.
+    Lost,
+    /// All candidates were tried in vain; they are tried again after a pause.
+    BackingOff,
     /// Ended for good, since the mount ends.
     Stopped,
+}
+
+/// How the spare worker fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SpareState {
+    /// There is none.
+    #[default]
+    None,
+    /// Its process was started.
+    Starting,
+    /// It waits for an address.
+    Ready,
+}
+
+/// Why a worker was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// Its process ended.
+    WorkerDied,
+    /// It did not answer us.
+    WorkerSilent,
+    /// Its sheep was gone.
+    SheepLost,
+    /// Its sheep did not answer.
+    SheepSilent,
+    /// Another sheep was wished for.
+    Failover,
+}
+
+/// How often, for each reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swaps {
+    /// [`Swap::WorkerDied`]
+    pub worker_died: u64,
+    /// [`Swap::WorkerSilent`]
+    pub worker_silent: u64,
+    /// [`Swap::SheepLost`]
+    pub sheep_lost: u64,
+    /// [`Swap::SheepSilent`]
+    pub sheep_silent: u64,
+    /// [`Swap::Failover`]
+    pub failover: u64,
 }
 
 /// What the control loop writes down.
 #[derive(Clone, Debug)]
 pub struct Known {
-    /// The sheep in use, or the one that is tried next.
+    /// The sheep in use, or the one that is tried.
     pub sheep: SocketAddr,
-    /// How many workers were started.
+    /// Which worker is in use.
     pub generation: u64,
-    /// How the newest fares.
+    /// How it fares.
     pub worker: WorkerState,
+    /// When it was told that sheep's address.
+    pub since: Instant,
+    /// How the spare fares.
+    pub spare: SpareState,
+    /// Workers that were replaced.
+    pub swaps: Swaps,
+    /// The cluster's epoch, as far as it is known; else 0.
+    pub epoch: u32,
+    /// How many sheep can be tried.
+    pub candidates: usize,
     /// What was tried, on what, what happened; on one line.
     pub last_error: Option<String>,
+}
+
+impl Known {
+    /// At the start.
+    pub fn new(sheep: SocketAddr) -> Self {
+        Self {
+            sheep,
+            generation: 0,
+            worker: WorkerState::default(),
+            since: Instant::now(),
+            spare: SpareState::default(),
+            swaps: Swaps::default(),
+            epoch: 0,
+            candidates: 1,
+            last_error: None,
+        }
+    }
+
+    /// One more worker is replaced.
+    pub fn count(&mut self, swap: Swap) {
+        let swaps = &mut self.swaps;
+        let count = match swap {
+            Swap::WorkerDied => &mut swaps.worker_died,
+            Swap::WorkerSilent => &mut swaps.worker_silent,
+            Swap::SheepLost => &mut swaps.sheep_lost,
+            Swap::SheepSilent => &mut swaps.sheep_silent,
+            Swap::Failover => &mut swaps.failover,
+        };
+        *count += 1;
+    }
 }
 
 /// The facts that all threads share.
@@ -71,12 +156,10 @@ impl Shared {
         object_cache: bool,
         volumes: Arc<Volumes>,
     ) -> Self {
-        let worker = WorkerState::default();
-        let known = Known { sheep, generation: 0, worker, last_error: None };
         Self {
             page_cache: AtomicBool::new(page_cache),
             object_cache: AtomicBool::new(object_cache),
-            known: Mutex::new(known),
+            known: Mutex::new(Known::new(sheep)),
             volumes,
         }
     }
@@ -106,13 +189,15 @@ impl Shared {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The text of a local file. `in_flight` counts the requests that wait for the worker.
-    pub fn text_of(&self, file: LocalFile, in_flight: usize) -> Vec<u8> {
+    /// The text of a local file; `data` is how the data path fares.
+    pub fn text_of(&self, file: LocalFile, data: &Data) -> Vec<u8> {
         let text = match file {
             LocalFile::SheepInfo => format!("{}\n", self.known().sheep),
             LocalFile::PageCache => switch_text(self.page_cache()),
             LocalFile::ObjectCache => switch_text(self.object_cache.load(Ordering::Relaxed)),
-            LocalFile::Status => status::text(&self.known(), &self.volumes, in_flight),
+            LocalFile::Status => {
+                status::text(&self.known().clone(), data, &self.volumes, Instant::now())
+            }
         };
         text.into_bytes()
     }
@@ -134,19 +219,19 @@ mod tests {
     #[test]
     fn switches_show_as_0_or_1_and_follow_what_is_set() {
         let shared = shared();
-        assert_eq!(shared.text_of(LocalFile::PageCache, 0), b"0\n");
-        assert_eq!(shared.text_of(LocalFile::ObjectCache, 0), b"1\n");
+        assert_eq!(shared.text_of(LocalFile::PageCache, &Data::default()), b"0\n");
+        assert_eq!(shared.text_of(LocalFile::ObjectCache, &Data::default()), b"1\n");
         shared.set_page_cache(true);
         shared.set_object_cache(false);
-        assert_eq!(shared.text_of(LocalFile::PageCache, 0), b"1\n");
-        assert_eq!(shared.text_of(LocalFile::ObjectCache, 0), b"0\n");
+        assert_eq!(shared.text_of(LocalFile::PageCache, &Data::default()), b"1\n");
+        assert_eq!(shared.text_of(LocalFile::ObjectCache, &Data::default()), b"0\n");
     }
 
     #[test]
     fn the_sheep_shows_as_address_and_port() {
         let shared = shared();
-        assert_eq!(shared.text_of(LocalFile::SheepInfo, 0), b"127.0.0.1:7000\n");
+        assert_eq!(shared.text_of(LocalFile::SheepInfo, &Data::default()), b"127.0.0.1:7000\n");
         shared.known().sheep = "[::1]:7001".parse().unwrap();
-        assert_eq!(shared.text_of(LocalFile::SheepInfo, 0), b"[::1]:7001\n");
+        assert_eq!(shared.text_of(LocalFile::SheepInfo, &Data::default()), b"[::1]:7001\n");
     }
 }

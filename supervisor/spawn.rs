@@ -1,11 +1,16 @@
-//! The worker as a process: how it is started, and how its end is made sure of.
+//! The workers as processes: how they are started, and how their end is made sure
+//! of.
 //!
-//! It inherits two descriptors, under fixed numbers, and nothing else. It is
+//! A worker inherits two descriptors, under fixed numbers, and nothing else. It is
 //! started from the control thread only, which lives as long as the process: the
 //! worker's parent-death signal is bound to the thread that started it
-//! (hazard 33). Two workers never live at once, so the next one is not started
-//! before the kernel has buried the last (hazard 4).
+//! (hazard 33). At most two live at once: one in use, and a spare that has no
+//! address. That the next one gets an address only when the kernel has buried the
+//! last is the control loop's business (hazard 4); the descriptor of the process
+//! that each start gives tells when that is.
 
+use crate::control::poison::Exit;
+use crate::descriptors::pidfd_of;
 use crate::programs;
 use crate::words::Listener;
 use command_fds::{CommandFdExt, FdMapping};
@@ -15,6 +20,7 @@ use sheepfs::ipc::arena::ARENA_LEN;
 use sheepfs::ipc::inherited::{ARENA_FD, CHANNEL_FD};
 use sheepfs::ipc::{Arena, ChannelError, SupervisorEnd, channel};
 use sheepfs::logging::{FILTER_VARIABLE, SINK_VARIABLE, Sink};
+use std::collections::BTreeMap;
 use std::env;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,10 +31,13 @@ use thiserror::Error;
 /// The worker's program.
 const PROGRAM: &str = "sheepfs-worker";
 
+/// One in use, and a spare.
+const WORKERS_MAX: usize = 2;
+
 /// Why there is no worker.
 #[derive(Debug, Error)]
 pub enum SpawnError {
-    /// The last one is not dead yet, in spite of its kill signal.
+    /// There are two, of which one is not dead yet in spite of its kill signal.
     #[error("the last worker has not ended yet")]
     Alive,
     /// The kernel gave no memory or descriptors for the arena.
@@ -50,60 +59,84 @@ pub enum SpawnError {
     },
 }
 
-/// Starts workers, one at a time.
+/// What a new worker is reached by.
 #[derive(Debug)]
-pub struct Worker {
-    sink: Sink,
-    debug: bool,
-    child: Option<Child>,
+pub struct Started {
+    /// Our end of its channel.
+    pub channel: SupervisorEnd,
+    /// Its arena, which is new for each.
+    pub arena: Arena,
+    /// Becomes readable when its process is dead.
+    pub pidfd: OwnedFd,
 }
 
-impl Worker {
+/// The workers that were started and not buried, by generation.
+#[derive(Debug)]
+pub struct Workers {
+    sink: Sink,
+    debug: bool,
+    children: BTreeMap<u64, Child>,
+}
+
+impl Workers {
     /// No worker yet; those to come log to `sink`.
     pub fn new(sink: Sink, debug: bool) -> Self {
-        Self { sink, debug, child: None }
+        Self { sink, debug, children: BTreeMap::new() }
     }
 
-    /// Starts the next worker: our end of its channel, and its arena, which is new
-    /// for each.
-    pub fn start(&mut self) -> Result<(SupervisorEnd, Arena), SpawnError> {
-        if !self.is_buried() {
+    /// Starts a worker.
+    pub fn start(&mut self, generation: u64) -> Result<Started, SpawnError> {
+        if self.children.len() >= WORKERS_MAX {
             return Err(SpawnError::Alive);
         }
         let arena = Arena::create(ARENA_LEN).map_err(SpawnError::Arena)?;
         let (channel, theirs) = channel::pair()?;
         let their_arena = arena.as_fd().try_clone_to_owned().map_err(SpawnError::Arena)?;
-        self.child = Some(self.spawn(theirs, their_arena)?);
-        Ok((channel, arena))
+        let mut child = self.spawn(theirs, their_arena)?;
+        match pidfd_of(&child) {
+            Ok(pidfd) => {
+                self.children.insert(generation, child);
+                Ok(Started { channel, arena, pidfd })
+            }
+            Err(cause) => {
+                // Without a way to see its end it can't be used.
+                let _ = child.kill().and_then(|()| child.wait());
+                Err(SpawnError::Link(cause))
+            }
+        }
     }
 
-    /// Sends the kill signal, if there is a worker.
-    pub fn kill(&mut self) {
-        if let Some(child) = &mut self.child {
+    /// Sends the kill signal, if that worker is not buried.
+    pub fn kill(&mut self, generation: u64) {
+        if let Some(child) = self.children.get_mut(&generation) {
             // It fails only for one that is dead.
             let _ = child.kill();
         }
     }
 
-    /// Whether there is no worker any more. Says once how the last one ended.
-    pub fn is_buried(&mut self) -> bool {
-        let Some(child) = &mut self.child else { return true };
-        match child.try_wait() {
-            Ok(None) => return false,
-            Ok(Some(status)) => tracing::debug!(%status, "the worker has ended"),
+    /// Asks the kernel how a worker ended that is known to be dead.
+    pub fn bury(&mut self, generation: u64) -> Exit {
+        let Some(mut child) = self.children.remove(&generation) else { return Exit::Unknown };
+        // For one that is dead this changes nothing, and for one that is not it
+        // makes sure that it is waited for in vain by nobody.
+        let _ = child.kill();
+        match child.wait() {
+            Ok(status) => {
+                tracing::debug!(generation, %status, "the worker has ended");
+                status.into()
+            }
             // Somebody else has reaped it: it is dead.
-            Err(cause) => tracing::debug!(%cause, "the worker has ended"),
+            Err(_) => Exit::Unknown,
         }
-        self.child = None;
-        true
     }
 
-    /// Waits for its end, but not longer than `seconds`; then kills it.
-    pub fn wait_or_kill(&mut self, seconds: u64) {
-        let Some(mut child) = self.child.take() else { return };
-        match wait_or_kill(&mut child, seconds) {
-            Ok(status) => tracing::debug!(%status, "the worker has ended"),
-            Err(cause) => tracing::warn!(%cause, "cannot wait for the worker"),
+    /// Waits for the end of all, but not longer than `seconds`; then kills them.
+    pub fn end_all(&mut self, seconds: u64) {
+        for (generation, mut child) in std::mem::take(&mut self.children) {
+            match wait_or_kill(&mut child, seconds) {
+                Ok(status) => tracing::debug!(generation, %status, "the worker has ended"),
+                Err(cause) => tracing::warn!(generation, %cause, "cannot wait for the worker"),
+            }
         }
     }
 

@@ -3,17 +3,18 @@
 
 use crate::attr::Look;
 use crate::background::{self, Outcome};
-use crate::candidates::{Candidates, oddity};
+use crate::candidates::{self, Candidates, Dice, ResolveError, oddity};
 use crate::cli::Options;
 use crate::control::Wishes;
 use crate::control::run::{Parts, Shell};
 use crate::events::Events;
 use crate::exit::{Failed, Status};
+use crate::kernel_limits;
 use crate::local::Local;
 use crate::mount::{MountOptions, MountPoint, SOURCE};
 use crate::settings::Shared;
 use crate::signals;
-use crate::spawn::Worker;
+use crate::spawn::Workers;
 use crate::volumes::Volumes;
 use nix::unistd::{getgid, getuid};
 use sheepfs::logging::{self, Sink};
@@ -58,7 +59,9 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
     let parts = Parts {
         shared,
         events,
-        worker: Worker::new(sink, options.debug),
+        workers: Workers::new(sink, options.debug),
+        io_timeout: options.io_timeout,
+        fence_time: options.fence_time(),
         point,
         options: MountOptions { source: SOURCE.to_owned(), allow_other: options.allow_other },
         look: look(options),
@@ -69,7 +72,12 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
         attach: options.attach.clone(),
         cache_len: options.cache_size,
         cache_on: options.object_cache,
+        io_timeout: options.io_timeout,
+        on_outage: kernel_limits::fitted(options.on_outage),
     };
+    if options.unsafe_fence_off {
+        tracing::error!("nothing is fenced: a failover can lose data that was written");
+    }
     let outcome = Shell::new(parts, wishes).run(&receiver);
     drop(local);
     outcome.map(|()| Status::Ok)
@@ -89,7 +97,10 @@ fn candidates(options: &Options, local: Option<&Local>) -> Result<Candidates, Fa
     if let Some(local) = local {
         return Ok(Candidates::one(local.address));
     }
-    let candidates = Candidates::resolve(&options.address, options.sheep_port())?;
+    let found = candidates::look_up(&options.address, options.sheep_port())?;
+    let none = || ResolveError::NoAddress(options.address.host.clone());
+    let candidates = Candidates::several(found).ok_or_else(none)?;
+    let candidates = candidates.with_dice(Dice::of_this_process());
     let sheep = candidates.current();
     if let Some(oddity) = oddity(sheep.ip()) {
         tracing::warn!(%sheep, "an odd address for a sheep: {oddity}");

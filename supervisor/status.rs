@@ -1,29 +1,83 @@
 //! The text of `config/status`: one `key value` line for each fact, for people
-//! and for scripts that watch a mount.
+//! and for scripts that watch a mount. Names stay what they are; new ones may come.
 
-use crate::settings::{Known, WorkerState};
+use crate::datapath::Counters;
+use crate::settings::{Known, SpareState, WorkerState};
 use crate::volumes::Volumes;
+use std::fmt::Write;
+use std::time::Instant;
 
-/// The text, from facts alone.
-pub fn text(known: &Known, volumes: &Volumes, in_flight: usize) -> String {
-    let attached = volumes.all().len();
-    let last_error = known.last_error.as_deref().unwrap_or("none");
-    format!(
-        "sheep {}\nworker_generation {}\nworker_state {}\nvolumes {attached}\nin_flight {in_flight}\nlast_error {}\n",
-        known.sheep,
-        known.generation,
-        word(known.worker),
-        one_line(last_error),
-    )
+/// How the data path fares.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Data {
+    /// How many requests the kernel waits for.
+    pub in_flight: usize,
+    /// What the data path counts.
+    pub counters: Counters,
 }
 
-fn word(state: WorkerState) -> &'static str {
+/// The text, from facts alone.
+pub fn text(known: &Known, data: &Data, volumes: &Volumes, now: Instant) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: &dyn std::fmt::Display| {
+        // Writing to a string never fails.
+        let _ = writeln!(text, "{key} {value}");
+    };
+    line("sheep", &known.sheep);
+    line("worker_generation", &known.generation);
+    line("worker_state", &worker_word(known.worker));
+    line("worker_age_seconds", &now.saturating_duration_since(known.since).as_secs());
+    line("spare", &spare_word(known.spare));
+    let swaps = &known.swaps;
+    line("swaps_worker_died", &swaps.worker_died);
+    line("swaps_worker_silent", &swaps.worker_silent);
+    line("swaps_sheep_lost", &swaps.sheep_lost);
+    line("swaps_sheep_silent", &swaps.sheep_silent);
+    line("swaps_failover", &swaps.failover);
+    for (key, value) in counted(&data.counters) {
+        line(key, &value);
+    }
+    line("in_flight", &data.in_flight);
+    line("epoch", &known.epoch);
+    line("candidates", &known.candidates);
+    line("volumes", &volumes.all().len());
+    line("last_error", &one_line(known.last_error.as_deref().unwrap_or("none")));
+    text
+}
+
+fn counted(counters: &Counters) -> [(&'static str, u64); 12] {
+    [
+        ("replayed", counters.replayed),
+        ("fenced", counters.fenced),
+        ("fenced_now", counters.fenced_now),
+        ("held", counters.held),
+        ("released_drained", counters.released_drained),
+        ("released_gone", counters.released_gone),
+        ("released_not_member", counters.released_not_member),
+        ("released_time", counters.released_time),
+        ("queued_bytes", counters.queued_bytes),
+        ("short_writes", counters.short_writes),
+        ("poisoned", counters.poisoned),
+        ("longest_stall_ms", counters.longest_stall_ms),
+    ]
+}
+
+fn worker_word(state: WorkerState) -> &'static str {
     match state {
         WorkerState::Starting => "starting",
-        WorkerState::Attaching => "attaching",
         WorkerState::Serving => "serving",
-        WorkerState::Waiting => "waiting",
+        WorkerState::Draining => "draining",
+        WorkerState::Lost => "lost",
+        WorkerState::BackingOff => "backing_off",
         WorkerState::Stopped => "stopped",
+    }
+}
+
+fn spare_word(state: SpareState) -> &'static str {
+    match state {
+        SpareState::None => "none",
+        SpareState::Starting => "starting",
+        SpareState::Ready => "ready",
     }
 }
 
@@ -35,18 +89,40 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Swap;
+    use std::time::Duration;
 
     #[test]
     fn each_fact_is_a_line() {
-        let known = Known {
-            sheep: "10.0.0.1:7000".parse().unwrap(),
-            generation: 3,
-            worker: WorkerState::Waiting,
-            last_error: Some("attach\rdisk: gone".to_owned()),
-        };
-        let text = text(&known, &Volumes::default(), 7);
-        let expected = "sheep 10.0.0.1:7000\nworker_generation 3\nworker_state waiting\n\
-                        volumes 0\nin_flight 7\nlast_error attach?disk: gone\n";
-        assert_eq!(text, expected);
+        let mut known = Known::new("10.0.0.1:7000".parse().unwrap());
+        known.generation = 3;
+        known.worker = WorkerState::BackingOff;
+        known.spare = SpareState::Ready;
+        known.epoch = 9;
+        known.candidates = 2;
+        known.last_error = Some("attach\rdisk: gone".to_owned());
+        for (swap, times) in [
+            (Swap::WorkerDied, 1),
+            (Swap::WorkerSilent, 2),
+            (Swap::SheepLost, 3),
+            (Swap::SheepSilent, 4),
+            (Swap::Failover, 5),
+        ] {
+            (0..times).for_each(|_| known.count(swap));
+        }
+        let counters =
+            Counters { replayed: 11, fenced: 12, longest_stall_ms: 22, ..Counters::default() };
+        let data = Data { in_flight: 7, counters };
+        let now = known.since + Duration::from_millis(61_999);
+        let expected = "sheep 10.0.0.1:7000\nworker_generation 3\nworker_state backing_off\n\
+                        worker_age_seconds 61\nspare ready\n\
+                        swaps_worker_died 1\nswaps_worker_silent 2\nswaps_sheep_lost 3\n\
+                        swaps_sheep_silent 4\nswaps_failover 5\n\
+                        replayed 11\nfenced 12\nfenced_now 0\nheld 0\nreleased_drained 0\n\
+                        released_gone 0\nreleased_not_member 0\nreleased_time 0\nqueued_bytes 0\n\
+                        short_writes 0\npoisoned 0\nlongest_stall_ms 22\n\
+                        in_flight 7\nepoch 9\ncandidates 2\nvolumes 0\n\
+                        last_error attach?disk: gone\n";
+        assert_eq!(text(&known, &data, &Volumes::default(), now), expected);
     }
 }

@@ -48,7 +48,8 @@ impl File {
             Self::Unmount => Some(WritableFile::Unmount),
             Self::Local(LocalFile::PageCache) => Some(WritableFile::PageCache),
             Self::Local(LocalFile::ObjectCache) => Some(WritableFile::ObjectCache),
-            Self::Local(LocalFile::SheepInfo | LocalFile::Status) | Self::Report(_) => None,
+            Self::Local(LocalFile::SheepInfo) => Some(WritableFile::SheepInfo),
+            Self::Local(LocalFile::Status) | Self::Report(_) => None,
         }
     }
 
@@ -86,6 +87,8 @@ impl Node {
     pub fn mode(self) -> u16 {
         match self {
             Self::Dir(_) => 0o755,
+            // Whose sheep is used is nobody else's business.
+            Self::File(File::Local(LocalFile::SheepInfo)) => 0o600,
             Self::File(file) => match (file.is_readable(), file.writable().is_some()) {
                 (true, true) => 0o644,
                 (true, false) => 0o444,
@@ -240,6 +243,6 @@ mod tests {
         assert_eq!((mode(2, "info"), mode(6, "status")), (0o444, 0o444));
         assert_eq!((mode(4, "mount"), mode(4, "unmount")), (0o200, 0o200));
         assert_eq!((mode(6, "page_cache"), mode(6, "object_cache")), (0o644, 0o644));
-        assert_eq!(mode(6, "sheep_info"), 0o444);
+        assert_eq!(mode(6, "sheep_info"), 0o600);
     }
 }

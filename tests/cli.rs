@@ -124,6 +124,9 @@ fn a_line_that_makes_no_sense_is_a_usage_error_with_a_hint() {
         ("--attach a/b", "cannot be a file name"),
         ("--mode 999", "octal"),
         ("--cache-size many", "10G"),
+        ("--on-outage fail", "error-after=SECONDS"),
+        ("--io-timeout 0", "above 0"),
+        ("--fence off", "strict"),
         ("--no-such-option", "--no-such-option"),
     ] {
         assert_fails(&run(line, &point), 64, words);
@@ -228,6 +231,9 @@ fn help_lists_exactly_what_there_is() {
         "--gid <GID>",
         "--mode <MODE>",
         "--cache-size <SIZE>",
+        "--on-outage <POLICY>",
+        "--io-timeout <SECONDS>",
+        "--fence <HOW>",
         "-h, --help",
         "-V, --version",
     ];
@@ -275,7 +281,8 @@ fn in_the_background_it_returns_when_the_mount_is_ready() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.is_empty(), "{stderr}");
     assert_eq!(fs::metadata(place.mount_point().join("volume/disk")).unwrap().len(), 8 << 20);
-    assert!(place.file("config/status").contains("worker_state serving\nvolumes 1\n"));
+    assert!(place.file("config/status").contains("\nworker_state serving\n"));
+    assert!(place.file("config/status").contains("\nvolumes 1\n"));
     place.unmount();
     place.wait_until_nothing_runs();
 }

@@ -53,6 +53,26 @@ fn what_we_add_is_read() {
 }
 
 #[test]
+fn recovery_has_its_times_and_policies() {
+    let options = read("sheepfs /mnt").unwrap();
+    assert_eq!((options.on_outage, options.io_timeout), (OnOutage::Hold, Duration::from_secs(5)));
+    assert_eq!(options.fence_time(), Some(Duration::from_secs(30)));
+    let line = "sheepfs --on-outage=error-after=90 --io-timeout=0.5 --fence=fast /mnt";
+    let options = read(line).unwrap();
+    assert_eq!(options.on_outage, OnOutage::ErrorAfter(Duration::from_secs(90)));
+    assert_eq!(options.io_timeout, Duration::from_millis(500));
+    assert_eq!(options.fence_time(), Some(Duration::from_secs(2)));
+    assert_eq!(read("sheepfs --on-outage=hold /mnt").unwrap().on_outage, OnOutage::Hold);
+}
+
+/// Nobody finds it by accident.
+#[test]
+fn the_fence_is_switched_off_by_tests_alone() {
+    assert_eq!(read("sheepfs --unsafe-fence-off /mnt").unwrap().fence_time(), None);
+    assert!(!Options::command().render_long_help().to_string().contains("unsafe"));
+}
+
+#[test]
 fn nonsense_is_refused() {
     for line in [
         "sheepfs -p 0 /mnt",
@@ -71,9 +91,20 @@ fn nonsense_is_refused() {
         "sheepfs --mode +7 /mnt",
         "sheepfs --cache-size x /mnt",
         "sheepfs --uid root /mnt",
+        "sheepfs --on-outage never /mnt",
+        "sheepfs --on-outage error-after /mnt",
+        "sheepfs --on-outage error-after=0 /mnt",
+        "sheepfs --on-outage error-after=-1 /mnt",
+        "sheepfs --on-outage error-after=inf /mnt",
+        "sheepfs --io-timeout 0 /mnt",
+        "sheepfs --io-timeout 3601 /mnt",
+        "sheepfs --io-timeout nan /mnt",
+        "sheepfs --io-timeout 1e-9 /mnt",
+        "sheepfs --fence off /mnt",
     ] {
         let kind = refused(line);
-        let expected = [ErrorKind::ValueValidation, ErrorKind::UnknownArgument];
+        let expected =
+            [ErrorKind::ValueValidation, ErrorKind::UnknownArgument, ErrorKind::InvalidValue];
         assert!(expected.contains(&kind), "{line}: {kind:?}");
     }
 }

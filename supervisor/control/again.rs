@@ -1,36 +1,133 @@
-//! Volumes outlive their worker: the next one attaches them again, under the same
-//! ids, with the locks that are ours already. What comes back under a volume's
-//! name must be the same VDI, or it is never shown (hazard 10).
+//! Volumes and requests outlive their worker: the next one takes the volumes up
+//! again, under the same ids, with what was allocated lately and the locks that
+//! are ours, and is asked again for all that the last one did not answer. What
+//! comes back under a volume's name must be the same VDI, or it is never shown
+//! (hazard 10).
+//!
+//! Asking again is safe: an attach that the last worker had half done finds its
+//! own lock (`lock_sent`), a volume that is taken up twice is the same volume, a
+//! lock that is released twice is released, and a report is only read.
 
-use super::volume::{VOLUME_TIME, are_plausible};
-use super::waits::Work;
-use super::{Control, Refusal};
+use super::poison::Death;
+use super::volume::are_plausible;
+use super::waits::{Gone, Work};
+use super::{Control, Effect, Refusal};
 use crate::volumes::Volume;
-use sheepfs::ipc::{Failure, ToWorker, VolumeFacts, VolumeId};
+use sheepfs::ipc::{Failure, Tag, ToWorker, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::time::{Duration, Instant};
 
-/// The pause before a volume is tried again that a new worker could not attach.
+/// The pause before a volume is tried again that a new worker could not take up.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// So often in a row a VDI must be missing to count as deleted: a cluster that is
+/// just starting knows of none.
+const MISSING_MAX: u8 = 2;
 
 impl Control {
-    /// Asks the worker for the volumes that it does not have.
-    pub(super) fn reattach(&mut self, now: Instant) {
-        self.retry_at = None;
-        for volume in self.volumes.all() {
-            let wanted = self.absent.contains(&volume.id) && !self.replaced.contains(&volume.id);
-            if wanted && !self.waits.reattaches(volume.id) {
-                self.reattach_one(&volume, now);
+    /// A new session: it has none of the volumes, and nobody has asked it anything.
+    pub(super) fn ask_again(&mut self, now: Instant) {
+        let all = self.volumes.all();
+        let kept = |id: &VolumeId| !self.replaced.contains(id);
+        self.absent = all.iter().map(|volume| volume.id).filter(kept).map(|id| (id, 0)).collect();
+        self.resume(now);
+        for tag in self.waits.tags() {
+            let is_asked = |work: &Work| matches!(work, Work::Resume { .. });
+            if self.waits.get(tag).is_some_and(|wait| !is_asked(&wait.work)) {
+                self.ask(tag, now);
             }
         }
     }
 
-    fn reattach_one(&mut self, volume: &Volume, now: Instant) {
-        let (id, name, facts) = (volume.id, volume.name.clone(), volume.facts());
-        let held_lock = if facts.snapshot { 0 } else { facts.vid };
-        let work = Work::Reattach { id, name: name.clone() };
-        let tag = self.waits.add(work, Vec::new(), now + VOLUME_TIME);
-        self.send(ToWorker::Attach { tag, volume: id, name, held_lock, continues: true });
+    /// Asks the worker for the volumes that it does not have.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.retry_at = None;
+        for volume in self.volumes.all() {
+            if self.absent.contains_key(&volume.id) && self.waits.resume_of(volume.id).is_none() {
+                let work = Work::Resume { id: volume.id, name: volume.name.clone() };
+                let tag = self.waits.add(work, Vec::new(), now);
+                self.ask(tag, now);
+            }
+        }
+    }
+
+    /// Tells the worker of something that waits; without a session it goes on
+    /// waiting.
+    pub(super) fn ask(&mut self, tag: Tag, now: Instant) {
+        if !self.life.is_connected() {
+            return;
+        }
+        let Some(wait) = self.waits.get(tag) else { return };
+        wait.asked(now);
+        match wait.work.clone() {
+            Work::Attach { id, name } => {
+                let held_lock = self.locks_left.get(&name).copied().unwrap_or(0);
+                let lock_sent = self.lock_sent.get(&id).copied();
+                self.send(ToWorker::Attach { tag, volume: id, name, held_lock, lock_sent });
+            }
+            Work::Resume { id, name } => {
+                if let Some(volume) = self.volumes.by_id(id) {
+                    self.send_resume(tag, Gone { id, name, facts: volume.facts() });
+                }
+            }
+            Work::Detach { gone, is_there: false, .. } => self.send_resume(tag, gone),
+            Work::Detach { gone, is_there: true, .. } => {
+                self.send(ToWorker::Detach { tag, volume: gone.id });
+            }
+            Work::Query { query, .. } => self.send(ToWorker::Query { tag, query }),
+        }
+    }
+
+    fn send_resume(&mut self, tag: Tag, volume: Gone) {
+        let Gone { id, name, facts } = volume;
+        for allocations in self.allocations.told(id) {
+            self.send(ToWorker::Remember { volume: id, allocations });
+        }
+        let lock_sent = self.lock_sent.get(&id).copied();
+        self.send(ToWorker::Resume { tag, volume: id, name, facts, lock_sent });
+    }
+
+    /// The worker is gone: what it did not answer waits for the next one.
+    pub(super) fn interrupt(&mut self, death: Death, now: Instant) {
+        self.retry_at = None;
+        let broke_down = death == Death::OwnMaking;
+        for tag in self.waits.tags() {
+            let Some(wait) = self.waits.get(tag) else { continue };
+            let goes_on = wait.interrupted(broke_down, now);
+            let is_wanted = match &wait.work {
+                // The next session asks for them anew.
+                Work::Resume { .. } => false,
+                // Nobody waits, and no lock can have been taken: nothing to undo.
+                Work::Attach { id, .. } => {
+                    !wait.callers.is_empty() || self.lock_sent.contains_key(id)
+                }
+                Work::Detach { .. } | Work::Query { .. } => true,
+            };
+            if !is_wanted {
+                self.waits.finish(tag);
+            } else if !goes_on {
+                self.give_up_for_good(tag, now);
+            }
+        }
+    }
+
+    fn give_up_for_good(&mut self, tag: Tag, now: Instant) {
+        let Some(wait) = self.waits.finish(tag) else { return };
+        let what = wait.work.to_string();
+        match wait.work {
+            Work::Query { query, .. } => {
+                self.fail_query(query, Refusal::Interrupted, wait.callers, now);
+            }
+            Work::Detach { gone, then, .. } => {
+                self.leave_lock(&gone, &Refusal::Interrupted);
+                self.refuse(&what, Refusal::Interrupted, wait.callers, now);
+                self.refuse(&format!("attach {}", gone.name), Refusal::Interrupted, then, now);
+            }
+            Work::Attach { id, .. } => {
+                self.lock_sent.remove(&id);
+                self.refuse(&what, Refusal::Interrupted, wait.callers, now);
+            }
+            Work::Resume { .. } => {}
+        }
     }
 
     /// A new worker has the volume; whether it is the same VDI still must be seen
@@ -42,34 +139,59 @@ impl Control {
         facts: VolumeFacts,
         now: Instant,
     ) {
-        let Some(volume) = self.volumes.by_id(id) else {
-            return self.detach_now(id, name, Vec::new(), now);
-        };
+        let Some(volume) = self.volumes.by_id(id) else { return };
+        self.lock_sent.remove(&id);
+        self.absent.remove(&id);
         if are_plausible(&facts) && is_same_vdi(&volume.facts(), &facts) {
             // The size that was announced stays, as on a block device.
             volume.set_facts(VolumeFacts { size: volume.size(), ..facts });
-            self.absent.remove(&id);
             tracing::info!(%name, "attached again");
+            self.effects.push(Effect::VolumeAbsent(id, false));
         } else {
-            self.replaced.insert(id);
-            self.note(&format!("attach {name} again"), &Failure::Replaced);
-            self.detach_now(id, name, Vec::new(), now);
+            self.is_replaced(&volume);
+            self.detach_now(Gone { id, name, facts }, Vec::new(), now);
         }
+    }
+
+    /// The VDI under a volume is another one, or gone: its requests fail until it
+    /// is detached.
+    fn is_replaced(&mut self, volume: &Volume) {
+        self.absent.remove(&volume.id);
+        self.replaced.insert(volume.id);
+        self.allocations.forget(volume.id);
+        self.note(&format!("attach {} again", volume.name), &Failure::Replaced);
+        self.effects.push(Effect::VolumeReplaced(volume.id));
     }
 
     pub(super) fn still_absent(
         &mut self,
-        name: &VolumeName,
+        id: VolumeId,
         outcome: Result<(), Failure>,
         now: Instant,
     ) {
+        let Some(volume) = self.volumes.by_id(id) else { return };
         let why = outcome.err().unwrap_or(Failure::BadAnswer);
-        let what = format!("attach {name} again");
+        let is_missing = matches!(why, Failure::NoSuchVdi | Failure::NoSuchSnapshot);
+        let missing = self.absent.entry(id).or_default();
+        *missing = if is_missing { missing.saturating_add(1) } else { 0 };
+        if why == Failure::Replaced || *missing >= MISSING_MAX {
+            return self.is_replaced(&volume);
+        }
+        let what = format!("attach {} again", volume.name);
         let words = format!("{what}: {why}");
         if self.shared.known().last_error.as_deref() != Some(&words) {
             self.note(&what, &why);
         }
         self.retry_at = Some(now + RETRY_PAUSE);
+    }
+
+    /// Before data flows: requests of volumes that the worker does not have must
+    /// wait, since it would fail them.
+    pub(super) fn tell_absent(&mut self) {
+        for volume in self.volumes.all() {
+            let absent = self.absent.contains_key(&volume.id);
+            self.effects.push(Effect::VolumeAbsent(volume.id, absent));
+        }
     }
 
     /// Somebody made a snapshot of a volume's VDI, and the worker followed.
@@ -78,6 +200,7 @@ impl Control {
         let before = volume.facts();
         if are_plausible(&facts) && facts.size == before.size && facts.snapshot == before.snapshot {
             tracing::info!(name = %volume.name, from = before.vid, to = facts.vid, "followed the VDI to its new vid");
+            self.lock_sent.remove(&id);
             volume.set_facts(facts);
         } else {
             self.note(&format!("follow {} to its new vid", volume.name), &Refusal::BadFacts);

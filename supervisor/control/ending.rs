@@ -4,14 +4,15 @@
 //! Draining: unmount, wait for data in flight ──> Detaching: release all locks ──> over
 //! ```
 //!
-//! Each stage has a deadline; a further signal cuts the present one short. What
-//! could not be released is said in the log.
+//! Each stage has a deadline; a further signal cuts the present one short. A worker
+//! that is lost meanwhile is replaced as ever, so that what is drained reaches the
+//! cluster; but what no sheep serves when the time is up fails, so that whoever
+//! waits for it can end (hazard 25). What could not be released is said in the log.
 
 use super::waits::Caller;
 use super::{Answer, Control, Effect, Phase, Refusal};
-use crate::control::worker::Session;
+use crate::control::life::Life;
 use crate::exit::Failed;
-use crate::settings::WorkerState;
 use std::time::{Duration, Instant};
 
 /// How long unmounting, and data in flight, may take.
@@ -43,6 +44,7 @@ impl Control {
         if self.is_ending() {
             return;
         }
+        self.end_wishes(now);
         let was_mounted = matches!(self.phase, Phase::Running);
         let stage = Stage::Draining { deadline: now + DRAIN_TIME };
         self.phase = Phase::Ending(Ending { stage, outcome });
@@ -68,7 +70,7 @@ impl Control {
             None => self.end(Ok(()), now),
             Some(Stage::Draining { .. }) => {
                 tracing::warn!("not waiting any longer for data in flight");
-                self.detach_all(now);
+                self.fail_rest(now);
             }
             Some(Stage::Detaching { .. }) => {
                 tracing::warn!("not waiting any longer for locks to be released");
@@ -98,7 +100,7 @@ impl Control {
         match self.stage() {
             Some(Stage::Draining { deadline }) if deadline <= now => {
                 tracing::warn!("the mount is in use, or data is in flight, still; going on");
-                self.detach_all(now);
+                self.fail_rest(now);
             }
             Some(Stage::Detaching { deadline }) if deadline <= now => self.over(),
             Some(Stage::Detaching { .. }) if !self.waits.any_volume() => self.over(),
@@ -113,6 +115,17 @@ impl Control {
         }
     }
 
+    /// What is in flight still has had its time.
+    fn fail_rest(&mut self, now: Instant) {
+        self.effects.push(Effect::FailData);
+        self.detach_all(now);
+    }
+
+    /// Whether only the locks are left to be released.
+    pub(super) fn is_detaching(&self) -> bool {
+        matches!(self.stage(), Some(Stage::Detaching { .. }))
+    }
+
     fn detach_all(&mut self, now: Instant) {
         if let Phase::Ending(ending) = &mut self.phase {
             ending.stage = Stage::Detaching { deadline: now + DETACH_TIME };
@@ -121,7 +134,9 @@ impl Control {
             self.volumes.remove(volume.ino);
             self.detach_volume(&volume, Vec::new(), now);
         }
-        if !self.waits.any_volume() {
+        // No sheep answers, so nobody can release anything.
+        let in_vain = matches!(self.life, Life::BackingOff { .. });
+        if in_vain || !self.waits.any_volume() {
             self.over();
         }
     }
@@ -129,13 +144,14 @@ impl Control {
     /// There is nothing more to wait for.
     pub(super) fn over(&mut self) {
         let Phase::Ending(ending) = &mut self.phase else { return };
-        if self.session == Session::Over {
+        if self.life == Life::Stopped {
             return;
         }
         let outcome = std::mem::replace(&mut ending.outcome, Ok(()));
-        self.session = Session::Over;
-        self.publish(WorkerState::Stopped);
-        for name in self.locks_left.keys() {
+        self.life = Life::Stopped;
+        self.publish();
+        let locked = self.waits.detaches().filter(|gone| !gone.facts.snapshot);
+        for name in locked.map(|gone| &gone.name).chain(self.locks_left.keys()) {
             tracing::warn!(%name, "its lock is left; `dog vdi lock unlock` releases it");
         }
         self.effects.push(Effect::End(outcome));

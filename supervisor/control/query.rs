@@ -2,19 +2,17 @@
 //! that `df` shows.
 //!
 //! A report is asked for when its file is opened, and each open asks anew: two
-//! that were opened one after the other never show the older state last. `df`
+//! that were opened one after the other never show the older state last. Without
+//! a session, or when it ends, a report waits a little for the next one. `df`
 //! never hangs or fails: without an answer it shows what was known last.
 
-use super::waits::{Caller, Wait, Work, file_of};
+use super::waits::{Caller, Work, file_of};
 use super::{Answer, Control, Refusal, Totals};
 use sheepfs::ipc::message::REPORT_CHUNK_LEN;
-use sheepfs::ipc::{Query, Report, Tag, ToWorker};
+use sheepfs::ipc::{Query, Report, Tag};
 use sheepfs::text;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// How long a report may take without a sign of progress: a list of many VDIs
-/// takes long, and its worker says now and then that it goes on.
-const QUERY_TIME: Duration = Duration::from_secs(5);
 /// The longest encoded report: some hundred thousand VDIs.
 const REPORT_LEN_MAX: usize = 64 << 20;
 
@@ -22,43 +20,41 @@ impl Control {
     pub(super) fn open_report(&mut self, caller: Caller, query: Query, now: Instant) {
         let why = match () {
             () if self.is_ending() => Refusal::Stopping,
-            () if !self.session.is_connected() => Refusal::NotConnected,
             () if !self.waits.has_room() => Refusal::TooMany,
-            () => return self.ask(query, caller, now),
+            () => return self.query(query, caller, now),
         };
         self.refuse(file_of(query), why, vec![caller], now);
     }
 
     pub(super) fn ask_space(&mut self, caller: Caller, now: Instant) {
-        let can_ask = self.session.is_connected() && self.waits.has_room() && !self.is_ending();
+        let can_ask = self.life.is_connected() && self.waits.has_room() && !self.is_ending();
         if let Some(wait) = self.waits.query_of(Query::Totals) {
             wait.callers.push(caller);
         } else if can_ask {
-            self.ask(Query::Totals, caller, now);
+            self.query(Query::Totals, caller, now);
         } else {
             self.answer(caller, Answer::Space(self.totals));
         }
     }
 
-    fn ask(&mut self, query: Query, caller: Caller, now: Instant) {
+    fn query(&mut self, query: Query, caller: Caller, now: Instant) {
         let work = Work::Query { query, bytes: Vec::new() };
-        let tag = self.waits.add(work, vec![caller], now + QUERY_TIME);
-        self.send(ToWorker::Query { tag, query });
+        let tag = self.waits.add(work, vec![caller], now);
+        self.ask(tag, now);
     }
 
     pub(super) fn report_chunk(&mut self, tag: Tag, last: bool, chunk: &[u8], now: Instant) {
-        let Some(Wait { work: Work::Query { query, bytes }, deadline, .. }) = self.waits.get(tag)
-        else {
-            return tracing::debug!(tag = tag.0, "a report that nobody waits for any more");
-        };
+        let connected = self.life.is_connected();
+        let unwanted = || tracing::debug!(tag = tag.0, "a report that nobody waits for any more");
+        let Some(wait) = self.waits.get(tag) else { return unwanted() };
+        let Work::Query { query, bytes } = &mut wait.work else { return unwanted() };
         let query = *query;
         let fits = chunk.len() <= REPORT_CHUNK_LEN && bytes.len() + chunk.len() <= REPORT_LEN_MAX;
         if fits {
             bytes.extend_from_slice(chunk);
         }
         if fits && !last {
-            *deadline = Some(now + QUERY_TIME);
-            return;
+            return wait.extend(connected, now);
         }
         let answer = if fits { answer_to(query, bytes) } else { None };
         let callers = self.waits.finish(tag).map(|wait| wait.callers).unwrap_or_default();

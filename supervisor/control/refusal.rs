@@ -2,9 +2,14 @@
 //! and the words for the log and `config/status`.
 
 use nix::errno::Errno;
-use sheepfs::ipc::Failure;
+use sheepfs::address::AddressError;
+use sheepfs::ipc::{Failure, LostReason};
 use sheepfs::wire::name::NameError;
+use std::time::Duration;
 use thiserror::Error;
+
+/// A check that took so long had no answer, rather than a quick "no route".
+const ROUTE_TIME: Duration = Duration::from_millis(2500);
 
 /// Why not.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -15,6 +20,33 @@ pub enum Refusal {
     /// What was written to a switch is neither 0 nor 1.
     #[error("0 or 1 is wanted")]
     Switch,
+    /// What was written is no address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The resolver knows no such host, or did not answer.
+    #[error("the host's name cannot be looked up")]
+    NoHost,
+    /// Nobody listens there.
+    #[error("{}", LostReason::Refused.words())]
+    SheepRefused,
+    /// No way leads there.
+    #[error("{}", LostReason::Unreachable.words())]
+    NoRoute,
+    /// Nobody answers there, or no session came about in time.
+    #[error("the sheep did not answer in time")]
+    SheepTimedOut,
+    /// What answers there is something else.
+    #[error("{}", LostReason::NotASheep.words())]
+    NotASheep,
+    /// Its cluster was never formatted.
+    #[error("that sheep's cluster is not formatted; `dog cluster format` does that")]
+    NotFormatted,
+    /// Its cluster waits for nodes, or is going down.
+    #[error("that sheep's cluster does not serve; it waits for nodes, or shuts down")]
+    NotRunning,
+    /// It belongs to another cluster.
+    #[error("that sheep belongs to another cluster than the one in use")]
+    OtherCluster,
     /// The worker or the cluster said no.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -24,8 +56,8 @@ pub enum Refusal {
     /// There is no connection to a sheep now.
     #[error("no sheep is connected")]
     NotConnected,
-    /// The connection ended while it was under way.
-    #[error("the connection to the sheep ended before it was done")]
+    /// Worker after worker broke down while it was under way.
+    #[error("the worker broke down again and again before it was done")]
     Interrupted,
     /// No volume of that name.
     #[error("no volume of that name is attached")]
@@ -57,15 +89,34 @@ impl Refusal {
     /// The errno a program gets.
     pub fn errno(self) -> Errno {
         match self {
-            Self::Name(_) | Self::Switch => Errno::EINVAL,
+            Self::Name(_)
+            | Self::Switch
+            | Self::Address(_)
+            | Self::NotASheep
+            | Self::NotFormatted => Errno::EINVAL,
+            Self::SheepRefused => Errno::ECONNREFUSED,
+            Self::NoHost | Self::NoRoute | Self::NotRunning => Errno::EHOSTUNREACH,
+            Self::OtherCluster => Errno::EXDEV,
             Self::Failed(failure) => failure.errno(),
-            Self::TimedOut => Errno::ETIMEDOUT,
+            Self::TimedOut | Self::SheepTimedOut => Errno::ETIMEDOUT,
             Self::NotConnected | Self::Interrupted => Errno::EHOSTUNREACH,
             Self::NotAttached => Errno::ENOENT,
             Self::Open | Self::Attaching | Self::OtherName => Errno::EBUSY,
             Self::BadFacts | Self::BadReport => Errno::EIO,
             Self::TooMany => Errno::EAGAIN,
             Self::Stopping => Errno::ESHUTDOWN,
+        }
+    }
+
+    /// Why there is no session with a sheep, which it took so long to find out.
+    pub fn of_sheep(reason: LostReason, took: Duration) -> Self {
+        match reason {
+            LostReason::Refused => Self::SheepRefused,
+            LostReason::Unreachable if took < ROUTE_TIME => Self::NoRoute,
+            LostReason::Unreachable | LostReason::Silent => Self::SheepTimedOut,
+            LostReason::Disconnected => Self::NoRoute,
+            LostReason::ShuttingDown => Self::NotRunning,
+            LostReason::NotASheep => Self::NotASheep,
         }
     }
 }

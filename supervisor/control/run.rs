@@ -5,6 +5,8 @@
 //! (hazard 33). The only things it waits for are the next event or deadline, and
 //! at the very end the worker.
 
+mod workers;
+
 use super::parked::Parked;
 use super::waits::Caller;
 use super::{Control, Effect, Input, Wishes};
@@ -18,8 +20,9 @@ use crate::link::Link;
 use crate::mount::{Mount, MountOptions, MountPoint};
 use crate::session::Session;
 use crate::settings::Shared;
-use crate::spawn::{SpawnError, Worker};
+use crate::spawn::Workers;
 use crate::texts::Texts;
+use sheepfs::ipc::{Tag, ToWorker};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -28,10 +31,8 @@ use std::time::{Duration, Instant};
 
 /// How often it looks whether data in flight has come to its end.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
-/// How long the end waits for an unmounting whose data is cut off.
-const UNMOUNT_TIME: Duration = Duration::from_secs(2);
-/// How long the worker may take to end by itself.
-const WORKER_STOP_SECONDS: u64 = 5;
+/// How often it looks whether the worker that is to be replaced has answered all.
+const SWAP_POLL: Duration = Duration::from_millis(2);
 
 /// What the shell works with.
 #[derive(Debug)]
@@ -40,8 +41,12 @@ pub struct Parts {
     pub shared: Arc<Shared>,
     /// The way into the loop.
     pub events: Events,
-    /// The worker's process.
-    pub worker: Worker,
+    /// The workers' processes.
+    pub workers: Workers,
+    /// How long a request may be on the wire without progress.
+    pub io_timeout: Duration,
+    /// How long changes may be fenced; `None` is never.
+    pub fence_time: Option<Duration>,
     /// Where to mount.
     pub point: MountPoint,
     /// How to mount.
@@ -59,7 +64,10 @@ pub struct Shell {
     control: Control,
     data: Arc<DataPath<ParkedReply>>,
     texts: Arc<Texts>,
-    link: Option<Arc<Link>>,
+    /// By generation, as long as its process lives.
+    links: HashMap<u64, Arc<Link>>,
+    /// Detaches of volumes that are fenced still, and for which worker.
+    unripe_detaches: Vec<(u64, ToWorker)>,
     mount: Option<Arc<Mount>>,
     unmounting: Option<JoinHandle<()>>,
     parked: HashMap<u64, Parked>,
@@ -72,10 +80,11 @@ impl Shell {
     pub fn new(parts: Parts, wishes: Wishes) -> Self {
         Self {
             control: Control::new(Arc::clone(&parts.shared), wishes, Instant::now()),
+            data: Arc::new(DataPath::new(parts.fence_time)),
             parts,
-            data: Arc::default(),
             texts: Arc::default(),
-            link: None,
+            links: HashMap::new(),
+            unripe_detaches: Vec::new(),
             mount: None,
             unmounting: None,
             parked: HashMap::new(),
@@ -97,15 +106,30 @@ impl Shell {
     }
 
     fn next(&mut self, events: &Receiver<Event>) -> Input {
+        let now = Instant::now();
+        self.data.tick(now);
+        self.send_ripe_detaches();
         if self.control.awaits_drained() && self.is_drained() {
             return Input::Drained;
         }
-        let until = self.control.deadline().map(|at| at.saturating_duration_since(Instant::now()));
-        let longest = if self.control.awaits_drained() { DRAIN_POLL } else { Duration::MAX };
-        match events.recv_timeout(until.unwrap_or(Duration::MAX).min(longest)) {
+        if self.control.awaits_drain() && self.data.outstanding() == 0 {
+            return Input::DataDrained;
+        }
+        let own = [self.control.deadline(), self.data.deadline()].into_iter().flatten().min();
+        let until = own.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
+        match events.recv_timeout(until.min(self.poll_time())) {
             Ok(event) => self.input(event),
             // It can't be disconnected: the parts hold a sender.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Input::Tick,
+        }
+    }
+
+    /// How soon it must look again for what nobody tells.
+    fn poll_time(&self) -> Duration {
+        match (self.control.awaits_drain(), self.control.awaits_drained()) {
+            (true, _) => SWAP_POLL,
+            (false, true) => DRAIN_POLL,
+            (false, false) => Duration::MAX,
         }
     }
 
@@ -122,7 +146,14 @@ impl Shell {
             }
             Event::StatFs { reply } => Input::Space(self.park(Parked::Space(reply))),
             Event::Worker { generation, message } => Input::Worker(generation, message),
-            Event::WorkerGone { generation } => Input::WorkerGone(generation),
+            Event::WorkerBroken { generation, nonsense } => {
+                Input::WorkerBroken { generation, nonsense }
+            }
+            Event::WorkerGone { generation } => {
+                self.links.remove(&generation);
+                Input::WorkerGone(generation, self.parts.workers.bury(generation))
+            }
+            Event::Resolved { number, found } => Input::Resolved(number, found),
             Event::Closed => Input::Closed,
             Event::Unmounted => Input::Unmounted,
             Event::Stop => Input::Stop,
@@ -148,19 +179,17 @@ impl Shell {
     fn perform(&mut self, effect: Effect) -> Option<Input> {
         match effect {
             Effect::StartWorker(generation) => {
-                return self.start_worker(generation).err().map(Input::NotStarted);
+                let started = self.start_worker(generation);
+                return started.err().map(|cause| Input::NotStarted(generation, cause));
             }
-            Effect::Send(message) => {
-                if let Some(link) = &self.link {
-                    link.send(message);
-                }
+            Effect::Send(generation, message) => self.send(generation, message),
+            Effect::Connect { generation, sheep, cache_bytes } => {
+                self.connect(generation, sheep, cache_bytes);
             }
-            Effect::ConnectData => {
-                if let Some(link) = &self.link {
-                    self.data.connect(Arc::clone(link));
-                }
+            Effect::KillWorker(generation) => self.parts.workers.kill(generation),
+            Effect::Resolve { number, address, port } => {
+                return self.resolve(number, address, port);
             }
-            Effect::KillWorker => self.kill_worker(),
             Effect::Answer(caller, answer) => {
                 if let Some(parked) = self.parked.remove(&caller) {
                     parked.complete(answer, &self.texts);
@@ -171,52 +200,35 @@ impl Shell {
             }
             Effect::Unmount => self.unmount(),
             Effect::End(outcome) => {
-                self.stop_worker();
+                self.stop_workers();
                 self.outcome = Some(outcome);
             }
+            Effect::DataLost { generation, gateway, death } => {
+                let tags: Vec<Tag> = self.data.lost(generation, gateway, Instant::now());
+                return Some(Input::Unanswered(death, tags));
+            }
+            other => self.perform_on_data(other),
         }
         None
     }
 
-    fn start_worker(&mut self, generation: u64) -> Result<(), SpawnError> {
-        let (channel, arena) = self.parts.worker.start()?;
-        let link = Link::new(generation, channel, arena);
-        let link = Arc::new(link.map_err(|errno| SpawnError::Link(errno.into()))?);
-        let (reader, data) = (Arc::clone(&link), Arc::clone(&self.data));
-        let events = self.parts.events.clone();
-        let read = move || reader.run(&data, &events);
-        let name = format!("link {generation}");
-        thread::Builder::new().name(name).spawn(read).map_err(SpawnError::Link)?;
-        self.link = Some(link);
-        Ok(())
-    }
-
-    fn kill_worker(&mut self) {
-        self.parts.worker.kill();
-        self.cut_data_off();
-        self.link = None;
-    }
-
-    fn cut_data_off(&self) {
-        match self.data.disconnect() {
-            0 => {}
-            lost => tracing::error!(lost, "requests in flight failed with an input/output error"),
-        }
-    }
-
-    /// The worker ends when its channel does.
-    fn stop_worker(&mut self) {
-        self.cut_data_off();
-        if let Some(link) = self.link.take() {
-            link.hang_up();
-        }
-        self.parts.worker.wait_or_kill(WORKER_STOP_SECONDS);
-        // Data is cut off, so nothing holds an unmounting back any more.
-        let until = Instant::now() + UNMOUNT_TIME;
-        while self.unmounting.as_ref().is_some_and(|thread| !thread.is_finished())
-            && Instant::now() < until
-        {
-            thread::sleep(DRAIN_POLL);
+    /// What concerns the data path alone.
+    fn perform_on_data(&self, effect: Effect) {
+        match effect {
+            Effect::ConnectData { generation, pace } => {
+                if let Some(link) = self.links.get(&generation) {
+                    self.data.connect(Arc::clone(link), pace);
+                }
+            }
+            Effect::HoldData => self.data.hold(),
+            Effect::Quiet { generation, gateway, how } => self.data.quiet(gateway, generation, how),
+            Effect::VolumeAttached(id, name) => self.data.volume_attached(id, name),
+            Effect::VolumeAbsent(id, absent) => self.data.volume_absent(id, absent),
+            Effect::VolumeReplaced(id) => self.data.volume_replaced(id),
+            Effect::Poison(tag) => self.data.poison(tag),
+            Effect::RefuseNew(refuse) => self.data.refuse_new(refuse),
+            Effect::FailData => self.fail_data(),
+            other => tracing::error!(?other, "this does not concern the data path"),
         }
     }
 

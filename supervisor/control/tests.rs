@@ -2,15 +2,32 @@
 //! what must be done comes out, and time is what the test says it is.
 
 use super::*;
+use crate::candidates::ResolveError;
+use crate::control::poison::Exit;
+use crate::events::{ReportFile, WritableFile};
 use crate::settings::WorkerState;
+use crate::spawn::SpawnError;
+use nix::errno::Errno;
 use sheepfs::ipc::message::{BUILD, LostReason};
-use sheepfs::ipc::{Failure, Query, Report, Tag, VolumeFacts};
-use std::time::Duration;
+use sheepfs::ipc::{
+    Allocation, ClusterFacts, Failure, FromWorker, Query, QuietReason, Report, VolumeFacts,
+};
 
+mod beating;
+mod failing_over;
+mod poisoned;
+mod replayed;
 mod starting;
 mod stopping;
 mod volumes;
 mod workers;
+
+/// As `kill -9` leaves a process.
+const KILLED: Exit = Exit::Signal(9);
+/// As a segmentation fault leaves it.
+const CRASHED: Exit = Exit::Signal(11);
+/// When the cluster of all tests was formatted.
+const CTIME: u64 = 1_700_000_000 << 32;
 
 /// A control loop and a clock.
 struct Loop {
@@ -19,10 +36,16 @@ struct Loop {
     now: Instant,
     done: Vec<Effect>,
     callers: u64,
+    /// Whether workers say that they live when they are asked.
+    answers_pings: bool,
 }
 
 fn sheep(port: u16) -> std::net::SocketAddr {
     std::net::SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn cluster(ctime: u64) -> ClusterFacts {
+    ClusterFacts { ctime, epoch: 3, running: true }
 }
 
 fn name(text: &str) -> VolumeName {
@@ -45,26 +68,40 @@ fn facts(vid: u32) -> VolumeFacts {
 impl Loop {
     fn new(sheep_ports: &[u16], attach: &[&str]) -> Self {
         let candidates = Candidates::several(sheep_ports.iter().copied().map(sheep)).unwrap();
-        let volumes = Arc::new(Volumes::default());
-        let shared = Arc::new(Shared::new(candidates.current(), false, false, volumes));
         let wishes = Wishes {
             candidates,
             attach: attach.iter().map(|text| name(text)).collect(),
             cache_len: 1 << 20,
             cache_on: false,
+            io_timeout: Duration::from_secs(5),
+            on_outage: OnOutage::Hold,
         };
+        Self::with(wishes)
+    }
+
+    fn with(wishes: Wishes) -> Self {
+        let volumes = Arc::new(Volumes::default());
+        let sheep = wishes.candidates.current();
+        let shared = Arc::new(Shared::new(sheep, false, false, volumes));
         let now = Instant::now();
         let control = Control::new(Arc::clone(&shared), wishes, now);
-        let mut new = Self { control, shared, now, done: Vec::new(), callers: 0 };
+        let mut new =
+            Self { control, shared, now, done: Vec::new(), callers: 0, answers_pings: true };
         new.apply(Input::Tick);
         new
     }
 
-    /// Mounted, with a worker of generation 1 and nothing attached.
+    /// Mounted, with a worker of generation 1, a ready spare of generation 2, and
+    /// nothing attached.
     fn running() -> Self {
-        let mut running = Self::new(&[7000], &[]);
+        Self::running_at(&[7000])
+    }
+
+    fn running_at(sheep_ports: &[u16]) -> Self {
+        let mut running = Self::new(sheep_ports, &[]);
         running.connect();
         running.apply(Input::Mounted);
+        running.spare_ready();
         running.done.clear();
         running
     }
@@ -74,19 +111,70 @@ impl Loop {
         self.done.extend(effects);
     }
 
+    /// Lets time pass; workers that are asked whether they live say so.
     fn later(&mut self, time: Duration) {
         self.now += time;
         self.apply(Input::Tick);
+        let mut asked = Vec::new();
+        if self.answers_pings {
+            self.done.retain(|effect| match effect {
+                Effect::Send(generation, ToWorker::Ping { number }) => {
+                    asked.push((*generation, *number));
+                    false
+                }
+                _ => true,
+            });
+        }
+        for (generation, number) in asked {
+            self.apply(Input::Worker(generation, FromWorker::Pong { number }));
+        }
     }
 
+    /// The worker in use says something.
     fn says(&mut self, message: FromWorker) {
-        self.apply(Input::Worker(self.control.generation, message));
+        self.apply(Input::Worker(self.worker(), message));
+    }
+
+    fn worker(&self) -> u64 {
+        self.control.life.worker().unwrap()
+    }
+
+    fn spare(&self) -> u64 {
+        self.control.spare.worker().unwrap()
+    }
+
+    fn greet(&mut self) {
+        self.says(FromWorker::Hello { build: BUILD.to_owned() });
+    }
+
+    fn spare_says(&mut self, message: FromWorker) {
+        self.apply(Input::Worker(self.spare(), message));
+    }
+
+    fn spare_ready(&mut self) {
+        self.spare_says(FromWorker::Hello { build: BUILD.to_owned() });
+    }
+
+    /// The sheep that the worker in use was sent to answers.
+    fn reach(&mut self) {
+        self.says(FromWorker::Connected { cluster: cluster(CTIME) });
     }
 
     /// The newest worker says hello and reaches its sheep.
     fn connect(&mut self) {
-        self.says(FromWorker::Hello { build: BUILD.to_owned() });
-        self.says(FromWorker::Connected);
+        self.greet();
+        self.reach();
+    }
+
+    /// The process of the worker in use turns out to be gone.
+    fn is_gone(&mut self, exit: Exit) {
+        self.apply(Input::WorkerGone(self.worker(), exit));
+    }
+
+    /// The worker in use loses its sheep, and its process is gone.
+    fn lose(&mut self, reason: LostReason) {
+        self.says(FromWorker::Lost { reason });
+        self.is_gone(KILLED);
     }
 
     fn caller(&mut self) -> Caller {
@@ -110,7 +198,7 @@ impl Loop {
     fn sent(&mut self) -> Vec<ToWorker> {
         let mut sent = Vec::new();
         self.done.retain(|effect| match effect {
-            Effect::Send(message) => {
+            Effect::Send(_, message) => {
                 sent.push(message.clone());
                 false
             }
@@ -123,6 +211,15 @@ impl Loop {
     fn attach_tags(&mut self) -> Vec<Tag> {
         let tag = |message| match message {
             ToWorker::Attach { tag, .. } => Some(tag),
+            _ => None,
+        };
+        self.sent().into_iter().filter_map(tag).collect()
+    }
+
+    /// The tags of the volumes that were to be taken up again since the last look.
+    fn resume_tags(&mut self) -> Vec<Tag> {
+        let tag = |message| match message {
+            ToWorker::Resume { tag, .. } => Some(tag),
             _ => None,
         };
         self.sent().into_iter().filter_map(tag).collect()
@@ -147,6 +244,24 @@ impl Loop {
             Effect::Answer(_, answer) => Some(answer),
             _ => None,
         }
+    }
+
+    /// Where workers were sent since the last look: which one, and to which port.
+    fn connects(&mut self) -> Vec<(u64, u16)> {
+        let mut connects = Vec::new();
+        self.done.retain(|effect| match effect {
+            Effect::Connect { generation, sheep, .. } => {
+                connects.push((*generation, sheep.port()));
+                false
+            }
+            _ => true,
+        });
+        connects
+    }
+
+    /// Whether that must be done, in the words of its name.
+    fn does(&self, what: &str) -> bool {
+        self.done.iter().any(|effect| format!("{effect:?}").starts_with(what))
     }
 
     /// Takes out everything else that must be done.

@@ -3,26 +3,26 @@
 //! Every control write may be delivered twice (hazard 20), so both are
 //! idempotent: who wants what is there already succeeds, who wants what is under
 //! way joins it. An attach whose callers have all given up goes on, and is undone
-//! when its answer comes; until then somebody may join it again.
+//! when its answer comes; until then somebody may join it again. A detach whose
+//! callers have given up goes on too: the volume is out of the tree, and its lock
+//! is released as soon as there is a worker that can.
 //!
 //! What the worker says of a VDI is checked before anything is built on it.
 
-use super::waits::{Caller, Wait, Work};
-use super::{Answer, Control, Refusal};
+use super::waits::{Caller, Gone, Wait, Work};
+use super::{Answer, Control, Effect, Refusal};
 use crate::volumes::Volume;
-use sheepfs::ipc::{Failure, Tag, ToWorker, VolumeFacts, VolumeId};
+use sheepfs::ipc::{Failure, Tag, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
+use std::fmt::Display;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// How long an attach or detach may take: lookups wait behind any deletion in
-/// the cluster (hazard 50).
-pub(super) const VOLUME_TIME: Duration = Duration::from_secs(30);
+use std::time::Instant;
 
 impl Control {
     /// Somebody wants that volume.
     pub(super) fn attach(&mut self, name: VolumeName, callers: Vec<Caller>, now: Instant) {
         let what = format!("attach {name}");
+        let connected = self.life.is_connected();
         if let Some(volume) = self.volumes.by_name(name.as_str()) {
             if self.replaced.contains(&volume.id) {
                 return self.refuse(&what, Failure::Replaced.into(), callers, now);
@@ -30,29 +30,27 @@ impl Control {
             self.answer_all(callers);
         } else if let Some(wait) = self.waits.attach_of(&name) {
             wait.callers.extend(callers);
-            wait.deadline = Some(now + VOLUME_TIME);
-        } else if let Some(Wait { work: Work::Detach { then, .. }, deadline, .. }) =
-            self.waits.detach_of(&name)
-        {
-            then.extend(callers);
-            *deadline = Some(now + VOLUME_TIME);
-        } else if !self.session.is_connected() {
-            self.refuse(&what, Refusal::NotConnected, callers, now);
+            wait.extend(connected, now);
+        } else if let Some(wait) = self.waits.detach_of(&name) {
+            wait.extend(connected, now);
+            if let Work::Detach { then, .. } = &mut wait.work {
+                then.extend(callers);
+            }
         } else if !self.waits.has_room() {
             self.refuse(&what, Refusal::TooMany, callers, now);
         } else {
-            self.attach_now(name, callers, now);
+            self.attach_new(name, callers, now);
         }
     }
 
     /// Asks the worker for a new volume.
-    pub(super) fn attach_now(&mut self, name: VolumeName, callers: Vec<Caller>, now: Instant) {
+    pub(super) fn attach_new(&mut self, name: VolumeName, callers: Vec<Caller>, now: Instant) {
         self.last_volume += 1;
         let id = VolumeId(self.last_volume);
-        let held_lock = self.locks_left.get(&name).copied().unwrap_or(0);
-        let work = Work::Attach { id, name: name.clone() };
-        let tag = self.waits.add(work, callers, now + VOLUME_TIME);
-        self.send(ToWorker::Attach { tag, volume: id, name, held_lock, continues: false });
+        self.effects.push(Effect::VolumeAttached(id, name.clone()));
+        let work = Work::Attach { id, name };
+        let tag = self.waits.add(work, callers, now);
+        self.ask(tag, now);
     }
 
     /// Somebody wants that volume gone.
@@ -68,9 +66,10 @@ impl Control {
     }
 
     fn join_detach(&mut self, name: &VolumeName, caller: Caller, now: Instant) {
+        let connected = self.life.is_connected();
         if let Some(wait) = self.waits.detach_of(name) {
             wait.callers.push(caller);
-            wait.deadline = Some(now + VOLUME_TIME);
+            wait.extend(connected, now);
         }
     }
 
@@ -80,9 +79,6 @@ impl Control {
             return Err(Refusal::Attaching);
         }
         let volume = self.volumes.by_name(name.as_str()).ok_or(Refusal::NotAttached)?;
-        if self.waits.reattaches(volume.id) {
-            return Err(Refusal::Attaching);
-        }
         if volume.is_open() {
             return Err(Refusal::Open);
         }
@@ -96,72 +92,79 @@ impl Control {
 
     /// Makes an end of a volume that is in the tree no more.
     pub(super) fn detach_volume(&mut self, volume: &Volume, callers: Vec<Caller>, now: Instant) {
-        let absent = self.absent.remove(&volume.id);
-        // The lock of a VDI that is gone went with it.
-        let replaced = self.replaced.remove(&volume.id);
-        if self.session.is_connected() && !absent {
-            return self.detach_now(volume.id, volume.name.clone(), callers, now);
+        let id = volume.id;
+        let is_absent = self.absent.remove(&id).is_some();
+        if self.replaced.remove(&id) {
+            // The lock of a VDI that is gone went with it.
+            return self.answer_all(callers);
         }
-        if !replaced {
-            self.leave_lock(volume);
+        if is_absent {
+            self.effects.push(Effect::VolumeAbsent(id, false));
         }
-        self.answer_all(callers);
+        let gone = Gone { id, name: volume.name.clone(), facts: volume.facts() };
+        let is_there = self.life.is_connected() && !is_absent;
+        let work = Work::Detach { gone, is_there, then: Vec::new() };
+        // One that is just being taken up is released when that is done.
+        if let Some(wait) = self.waits.resume_of(id) {
+            wait.work = work;
+            wait.callers = callers;
+            return wait.extend(true, now);
+        }
+        let tag = self.waits.add(work, callers, now);
+        self.ask(tag, now);
     }
 
-    pub(super) fn detach_now(
-        &mut self,
-        id: VolumeId,
-        name: VolumeName,
-        callers: Vec<Caller>,
-        now: Instant,
-    ) {
-        let work = Work::Detach { name, then: Vec::new() };
-        let tag = self.waits.add(work, callers, now + VOLUME_TIME);
-        self.send(ToWorker::Detach { tag, volume: id });
+    /// Makes an end of a volume that the worker has.
+    pub(super) fn detach_now(&mut self, gone: Gone, callers: Vec<Caller>, now: Instant) {
+        let work = Work::Detach { gone, is_there: true, then: Vec::new() };
+        let tag = self.waits.add(work, callers, now);
+        self.ask(tag, now);
     }
 
-    /// The worker does not have the volume, so nobody can release its lock now.
-    /// It is ours still, and the next attach takes it over.
-    fn leave_lock(&mut self, volume: &Volume) {
-        let facts = volume.facts();
-        if !facts.snapshot {
-            self.locks_left.insert(volume.name.clone(), facts.vid);
-            let why = "done, but its lock could not be released; it is taken over when the volume is attached again";
-            self.note(&format!("detach {}", volume.name), &why);
+    /// Nobody could release the lock of a volume. It is ours still, and the next
+    /// attach takes it over.
+    pub(super) fn leave_lock(&mut self, gone: &Gone, why: &dyn Display) {
+        if !gone.facts.snapshot {
+            self.locks_left.insert(gone.name.clone(), gone.facts.vid);
+            let why = format!(
+                "done, but its lock may be left: {why}; it is taken over when the volume is attached again"
+            );
+            self.note(&format!("detach {}", gone.name), &why);
         }
     }
 
     /// The worker describes a volume.
     pub(super) fn attached(&mut self, tag: Tag, facts: VolumeFacts, now: Instant) {
-        let Some(Wait { work, callers, .. }) = self.waits.finish(tag) else {
-            return tracing::error!(tag = tag.0, "the worker attached what nobody asked for");
+        let Some(mut wait) = self.waits.finish(tag) else {
+            return tracing::debug!(tag = tag.0, "the worker attached what nobody waits for");
         };
-        match work {
-            Work::Attach { id, name } => self.new_volume(id, name, facts, callers, now),
-            Work::Reattach { id, name } => self.came_back(id, name, facts, now),
-            work => self.refuse(&work.to_string(), Refusal::BadFacts, callers, now),
+        match wait.work {
+            Work::Attach { id, name } => {
+                self.new_volume(Gone { id, name, facts }, wait.callers, now)
+            }
+            Work::Resume { id, name } => self.came_back(id, name, facts, now),
+            Work::Detach { gone, is_there: false, then } => {
+                wait.work = Work::Detach { gone, is_there: true, then };
+                let tag = self.waits.put_back(wait);
+                self.ask(tag, now);
+            }
+            work => self.refuse(&work.to_string(), Refusal::BadFacts, wait.callers, now),
         }
     }
 
-    fn new_volume(
-        &mut self,
-        id: VolumeId,
-        name: VolumeName,
-        facts: VolumeFacts,
-        callers: Vec<Caller>,
-        now: Instant,
-    ) {
+    fn new_volume(&mut self, new: Gone, callers: Vec<Caller>, now: Instant) {
+        let Gone { id, name, facts } = &new;
         let what = format!("attach {name}");
-        self.locks_left.remove(&name);
-        let plausible = are_plausible(&facts);
-        let vid = facts.vid;
-        let volume = Arc::new(Volume::new(id, name.clone(), facts));
+        self.locks_left.remove(name);
+        self.lock_sent.remove(id);
+        let plausible = are_plausible(facts);
+        let volume = Arc::new(Volume::new(*id, name.clone(), facts.clone()));
         if callers.is_empty() || !plausible || !self.volumes.add(volume) {
             let why = if plausible { Refusal::OtherName } else { Refusal::BadFacts };
-            self.detach_now(id, name, Vec::new(), now);
+            self.detach_now(new, Vec::new(), now);
             return self.refuse(&what, why, callers, now);
         }
-        tracing::info!(%name, vid = format_args!("{vid:x}"), "attached");
+        tracing::info!(%name, vid = format_args!("{:x}", facts.vid), "attached");
         let at_start = callers.contains(&Caller::Start);
         self.answer_all(callers);
         self.start_goes_on(usize::from(at_start));
@@ -173,44 +176,44 @@ impl Control {
             return tracing::debug!(tag = tag.0, "an answer that nobody waits for any more");
         };
         match (work, outcome) {
-            (Work::Reattach { name, .. }, outcome) => self.still_absent(&name, outcome, now),
-            (Work::Detach { name, then }, outcome) => {
-                self.detached(name, outcome, callers, then, now);
+            (Work::Resume { id, .. }, outcome) => self.still_absent(id, outcome, now),
+            (Work::Detach { gone, then, is_there }, outcome) => {
+                self.detached(&gone, is_there, outcome);
+                self.answer_all(callers);
+                if !then.is_empty() {
+                    self.attach(gone.name, then, now);
+                }
             }
             (Work::Query { query, .. }, outcome) => {
                 let why = outcome.map_or_else(Refusal::Failed, |()| Refusal::BadReport);
                 self.fail_query(query, why, callers, now);
             }
-            (work @ Work::Attach { .. }, outcome) => {
+            (Work::Attach { id, name }, outcome) => {
+                self.lock_sent.remove(&id);
                 let why = outcome.map_or_else(Refusal::Failed, |()| Refusal::BadFacts);
-                self.refuse(&work.to_string(), why, callers, now);
+                self.refuse(&format!("attach {name}"), why, callers, now);
             }
         }
     }
 
-    fn detached(
-        &mut self,
-        name: VolumeName,
-        outcome: Result<(), Failure>,
-        callers: Vec<Caller>,
-        then: Vec<Caller>,
-        now: Instant,
-    ) {
+    fn detached(&mut self, gone: &Gone, is_there: bool, outcome: Result<(), Failure>) {
+        self.allocations.forget(gone.id);
+        self.lock_sent.remove(&gone.id);
         match outcome {
-            Ok(()) => tracing::info!(%name, "detached"),
-            Err(failure) => {
-                let why = format!("done, but its lock may be left: {failure}");
-                self.note(&format!("detach {name}"), &why);
+            Ok(()) if is_there => tracing::info!(name = %gone.name, "detached"),
+            // The lock of a VDI that is gone went with it.
+            Err(Failure::NoSuchVdi | Failure::NoSuchSnapshot | Failure::Replaced) => {
+                tracing::info!(name = %gone.name, "detached; its VDI is gone");
             }
-        }
-        self.answer_all(callers);
-        if !then.is_empty() {
-            self.attach(name, then, now);
+            Ok(()) => self.leave_lock(gone, &Failure::BadAnswer),
+            Err(failure) => self.leave_lock(gone, &failure),
         }
     }
 
     /// The time of a request is up.
     pub(super) fn give_up(&mut self, tag: Tag, now: Instant) {
+        let connected = self.life.is_connected();
+        let why = if connected { Refusal::TimedOut } else { Refusal::NotConnected };
         let Some(wait) = self.waits.get(tag) else { return };
         wait.deadline = None;
         let what = wait.work.to_string();
@@ -219,12 +222,19 @@ impl Control {
             Work::Query { query, .. } => {
                 let query = *query;
                 self.waits.finish(tag);
-                return self.fail_query(query, Refusal::TimedOut, callers, now);
+                return self.fail_query(query, why, callers, now);
             }
             Work::Detach { then, .. } => callers.append(then),
-            Work::Attach { .. } | Work::Reattach { .. } => {}
+            Work::Attach { id, .. } => {
+                // No worker was told of it, so there is nothing to undo.
+                let undo = connected || self.lock_sent.contains_key(id);
+                if !undo {
+                    self.waits.finish(tag);
+                }
+            }
+            Work::Resume { .. } => {}
         }
-        self.refuse(&what, Refusal::TimedOut, callers, now);
+        self.refuse(&what, why, callers, now);
     }
 
     pub(super) fn answer_all(&mut self, callers: Vec<Caller>) {

@@ -1,15 +1,28 @@
-//! What the worker was asked by the control loop and has not answered, who waits
-//! for it, and until when. Bounded; tags are never used again.
+//! What a worker was asked by the control loop, or is to be asked, and has not
+//! answered; who waits for it, and until when. Bounded; tags are never used again.
+//!
+//! A wait outlives its worker: the next one is asked again. So it also outlives a
+//! time without a session, as long as those who wait have patience.
 
 use crate::inflight::CONTROL_TAG;
-use sheepfs::ipc::{Query, Tag, VolumeId};
+use sheepfs::ipc::{Query, Tag, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The most that may wait at once.
 const WAITS_MAX: usize = 1024;
+/// How long to wait for a session; the same for everything.
+pub const SESSION_TIME: Duration = Duration::from_secs(5);
+/// How long a report may take without a sign of progress: a list of many VDIs
+/// takes long, and its worker says now and then that it goes on.
+pub const QUERY_TIME: Duration = Duration::from_secs(5);
+/// How long an attach or detach may take: lookups wait behind any deletion in the
+/// cluster (hazard 50).
+pub const VOLUME_TIME: Duration = Duration::from_secs(30);
+/// So many workers broke down over something, and it is given up.
+const BREAKDOWNS_MAX: u32 = 3;
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +33,7 @@ pub enum Caller {
     Program(u64),
 }
 
-/// What the worker was asked.
+/// What the worker is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
     /// A new volume.
@@ -31,7 +44,7 @@ pub enum Work {
         name: VolumeName,
     },
     /// A volume that an earlier worker had.
-    Reattach {
+    Resume {
         /// Its id.
         id: VolumeId,
         /// Its name.
@@ -39,8 +52,11 @@ pub enum Work {
     },
     /// The end of a volume.
     Detach {
-        /// Its name.
-        name: VolumeName,
+        /// The volume, which is in the tree no more.
+        gone: Gone,
+        /// Whether the present worker has it. One that has not takes it up first,
+        /// since only so it can release its lock.
+        is_there: bool,
         /// Who wants it attached again, once it is gone.
         then: Vec<Caller>,
     },
@@ -53,13 +69,34 @@ pub enum Work {
     },
 }
 
+/// A volume that is to go, or is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Its id.
+    pub id: VolumeId,
+    /// Its name.
+    pub name: VolumeName,
+    /// What it was last.
+    pub facts: VolumeFacts,
+}
+
+impl Work {
+    /// How long it may take while there is a session.
+    fn time(&self) -> Duration {
+        match self {
+            Self::Attach { .. } | Self::Resume { .. } | Self::Detach { .. } => VOLUME_TIME,
+            Self::Query { .. } => QUERY_TIME,
+        }
+    }
+}
+
 /// What was tried, as a message about its failure begins.
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Attach { name, .. } => write!(f, "attach {name}"),
-            Self::Reattach { name, .. } => write!(f, "attach {name} again"),
-            Self::Detach { name, .. } => write!(f, "detach {name}"),
+            Self::Resume { name, .. } => write!(f, "attach {name} again"),
+            Self::Detach { gone, .. } => write!(f, "detach {}", gone.name),
             Self::Query { query, .. } => f.write_str(file_of(*query)),
         }
     }
@@ -79,12 +116,48 @@ pub fn file_of(query: Query) -> &'static str {
 /// A request to the worker.
 #[derive(Clone, Debug)]
 pub struct Wait {
-    /// What it was asked.
+    /// What it is asked.
     pub work: Work,
     /// Who waits. Nobody, when all have given up: an attach is undone then.
     pub callers: Vec<Caller>,
     /// When they give up.
     pub deadline: Option<Instant>,
+    /// When they give up as long as there is a session. `None`: it was never asked.
+    patience: Option<Instant>,
+    /// Workers that broke down over it.
+    breakdowns: u32,
+}
+
+impl Wait {
+    /// The present worker is asked. Who gave up before stays so.
+    pub fn asked(&mut self, now: Instant) {
+        // A report has its time from when it was opened, however late a session came.
+        let from_now = match self.work {
+            Work::Query { .. } => self.deadline.unwrap_or(now),
+            _ => now + self.work.time(),
+        };
+        let patience = *self.patience.get_or_insert(from_now);
+        self.deadline = self.deadline.map(|_| patience);
+    }
+
+    /// Somebody else waits for it too, or it goes on: its time begins anew.
+    pub fn extend(&mut self, connected: bool, now: Instant) {
+        let patience = now + self.work.time();
+        self.patience = self.patience.map(|_| patience);
+        self.deadline = Some(if connected { patience } else { now + SESSION_TIME });
+    }
+
+    /// The worker is gone. `false`: it is to be given up.
+    pub fn interrupted(&mut self, broke_down: bool, now: Instant) -> bool {
+        self.deadline = self.deadline.map(|deadline| deadline.min(now + SESSION_TIME));
+        match &mut self.work {
+            Work::Detach { is_there, .. } => *is_there = false,
+            Work::Query { bytes, .. } => bytes.clear(),
+            Work::Attach { .. } | Work::Resume { .. } => {}
+        }
+        self.breakdowns += u32::from(broke_down);
+        self.breakdowns < BREAKDOWNS_MAX
+    }
 }
 
 /// All of them.
@@ -95,11 +168,26 @@ pub struct Waits {
 }
 
 impl Waits {
-    /// Adds one.
-    pub fn add(&mut self, work: Work, callers: Vec<Caller>, deadline: Instant) -> Tag {
+    /// Adds one, of which no worker was told so far.
+    pub fn add(&mut self, work: Work, callers: Vec<Caller>, now: Instant) -> Tag {
+        let tag = self.next_tag();
+        let deadline = Some(now + SESSION_TIME);
+        let wait = Wait { work, callers, deadline, patience: None, breakdowns: 0 };
+        self.by_tag.insert(tag, wait);
+        tag
+    }
+
+    /// Puts one back that goes on under another tag.
+    pub fn put_back(&mut self, wait: Wait) -> Tag {
+        let tag = self.next_tag();
+        self.by_tag.insert(tag, wait);
+        tag
+    }
+
+    /// A tag that was never used.
+    pub fn next_tag(&mut self) -> Tag {
         let tag = Tag(CONTROL_TAG | self.next);
         self.next += 1;
-        self.by_tag.insert(tag, Wait { work, callers, deadline: Some(deadline) });
         tag
     }
 
@@ -118,6 +206,11 @@ impl Waits {
         self.by_tag.get_mut(&tag)
     }
 
+    /// The tags of all, oldest first.
+    pub fn tags(&self) -> Vec<Tag> {
+        self.by_tag.keys().copied().collect()
+    }
+
     /// The attach of that name that is under way.
     pub fn attach_of(&mut self, wanted: &VolumeName) -> Option<&mut Wait> {
         self.by_tag
@@ -129,7 +222,7 @@ impl Waits {
     pub fn detach_of(&mut self, wanted: &VolumeName) -> Option<&mut Wait> {
         self.by_tag
             .values_mut()
-            .find(|wait| matches!(&wait.work, Work::Detach { name, .. } if name == wanted))
+            .find(|wait| matches!(&wait.work, Work::Detach { gone, .. } if gone.name == *wanted))
     }
 
     /// The query of that kind that is under way.
@@ -139,22 +232,30 @@ impl Waits {
             .find(|wait| matches!(wait.work, Work::Query { query, .. } if query == wanted))
     }
 
+    /// That volume's being taken up again, which is under way.
+    pub fn resume_of(&mut self, wanted: VolumeId) -> Option<&mut Wait> {
+        self.by_tag
+            .values_mut()
+            .find(|wait| matches!(wait.work, Work::Resume { id, .. } if id == wanted))
+    }
+
     /// Whether volumes are coming or going.
     pub fn any_volume(&self) -> bool {
         self.by_tag.values().any(|wait| !matches!(wait.work, Work::Query { .. }))
     }
 
-    /// Whether volumes are being attached again, within their time.
-    pub fn any_reattach(&self) -> bool {
+    /// Whether volumes are being taken up again, within their time.
+    pub fn any_resume(&self) -> bool {
         let open = |wait: &Wait| wait.deadline.is_some();
-        self.by_tag.values().any(|wait| matches!(wait.work, Work::Reattach { .. }) && open(wait))
+        self.by_tag.values().any(|wait| matches!(wait.work, Work::Resume { .. }) && open(wait))
     }
 
-    /// Whether that volume is being attached again.
-    pub fn reattaches(&self, wanted: VolumeId) -> bool {
-        self.by_tag
-            .values()
-            .any(|wait| matches!(wait.work, Work::Reattach { id, .. } if id == wanted))
+    /// Volumes that nobody could detach.
+    pub fn detaches(&self) -> impl Iterator<Item = &Gone> {
+        self.by_tag.values().filter_map(|wait| match &wait.work {
+            Work::Detach { gone, .. } => Some(gone),
+            Work::Attach { .. } | Work::Resume { .. } | Work::Query { .. } => None,
+        })
     }
 
     /// Those whose time is up.
@@ -168,19 +269,15 @@ impl Waits {
         self.by_tag.values().filter_map(|wait| wait.deadline).min()
     }
 
-    /// Takes out all: the worker is gone.
-    pub fn take_all(&mut self) -> Vec<Wait> {
-        std::mem::take(&mut self.by_tag).into_values().collect()
-    }
-
     /// Takes away all callers, with what each waits for: nobody waits any longer.
     pub fn take_callers(&mut self) -> Vec<(String, Caller)> {
         let mut all = Vec::new();
         for wait in self.by_tag.values_mut() {
             let what = wait.work.to_string();
             all.extend(wait.callers.drain(..).map(|caller| (what.clone(), caller)));
-            if let Work::Detach { name, then } = &mut wait.work {
-                all.extend(then.drain(..).map(|caller| (format!("attach {name}"), caller)));
+            if let Work::Detach { gone, then, .. } = &mut wait.work {
+                let what = format!("attach {}", gone.name);
+                all.extend(then.drain(..).map(|caller| (what.clone(), caller)));
             }
         }
         all

@@ -3,6 +3,7 @@
 use super::waits::Caller;
 use super::{Answer, Control, Refusal};
 use crate::events::WritableFile;
+use sheepfs::address::{AddressError, SheepAddress};
 use sheepfs::ipc::ToWorker;
 use sheepfs::wire::name::VolumeName;
 use std::time::Instant;
@@ -27,6 +28,7 @@ impl Control {
                 .map_err(Refusal::Name),
             WritableFile::PageCache => switch(bytes).map(|on| self.set_page_cache(on, caller)),
             WritableFile::ObjectCache => switch(bytes).map(|on| self.set_object_cache(on, caller)),
+            WritableFile::SheepInfo => address(bytes).map(|sheep| self.wish(sheep, caller, now)),
         };
         if let Err(why) = outcome {
             self.refuse(name_of(file), why, vec![caller], now);
@@ -41,10 +43,8 @@ impl Control {
     fn set_object_cache(&mut self, on: bool, caller: Caller) {
         self.cache_on = on;
         self.shared.set_object_cache(on);
-        if self.session.is_connected() {
-            let cache_bytes = self.cache_bytes();
-            self.send(ToWorker::SetCache { cache_bytes });
-        }
+        let cache_bytes = self.cache_bytes();
+        self.send(ToWorker::SetCache { cache_bytes });
         self.answer(caller, Answer::Done);
     }
 
@@ -60,6 +60,7 @@ fn name_of(file: WritableFile) -> &'static str {
         WritableFile::Unmount => "write to vdi/unmount",
         WritableFile::PageCache => "write to config/page_cache",
         WritableFile::ObjectCache => "write to config/object_cache",
+        WritableFile::SheepInfo => "write to config/sheep_info",
     }
 }
 
@@ -69,6 +70,11 @@ fn switch(bytes: &[u8]) -> Result<bool, Refusal> {
         b"1" => Ok(true),
         _ => Err(Refusal::Switch),
     }
+}
+
+fn address(bytes: &[u8]) -> Result<SheepAddress, Refusal> {
+    let text = std::str::from_utf8(bytes).map_err(|_| AddressError::Host)?;
+    Ok(text.parse::<SheepAddress>()?)
 }
 
 #[cfg(test)]

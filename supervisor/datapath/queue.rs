@@ -12,6 +12,7 @@ use crate::inflight::{Allegation, Entry, InFlight, Kind, Payload, Request, Slot,
 use crate::link::{Link, Outcome};
 use nix::errno::Errno;
 use sheepfs::ipc::{Failure, Slots, Tag, VolumeId};
+use sheepfs::wire::name::VolumeName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +41,8 @@ pub struct State<R> {
     pub(super) creating: BTreeMap<Object, Tag>,
     /// Objects whose index entries a worker writes again after a snapshot.
     pub(super) repairing: BTreeSet<Object>,
+    /// The newest id of each VDI that ever was a volume.
+    pub(super) names: BTreeMap<VolumeName, VolumeId>,
     /// Volumes that the worker does not have.
     pub(super) absent: BTreeSet<VolumeId>,
     /// Volumes whose VDI is another now.
@@ -110,7 +113,7 @@ pub type Finished<R> = Vec<(Entry<R>, Option<Slot>, Result<(), Failure>)>;
 
 impl<R> State<R> {
     /// Nothing yet. Fences will last `fence_time` at most.
-    pub fn new(fence_time: Duration) -> Self {
+    pub fn new(fence_time: Option<Duration>) -> Self {
         Self {
             worker: None,
             table: InFlight::default(),
@@ -120,6 +123,7 @@ impl<R> State<R> {
             fences: Fences::new(fence_time),
             creating: BTreeMap::new(),
             repairing: BTreeSet::new(),
+            names: BTreeMap::new(),
             absent: BTreeSet::new(),
             replaced: BTreeSet::new(),
             suspects: BTreeSet::new(),

@@ -20,6 +20,7 @@ use crate::fence::Object;
 use crate::inflight::{Entry, Payload, Stage};
 use crate::link::Link;
 use sheepfs::ipc::{QuietReason, Tag, VolumeId};
+use sheepfs::wire::name::VolumeName;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -143,6 +144,13 @@ impl<R> State<R> {
     fn unfence(&mut self, free: &[Object]) -> (usize, Started) {
         free.iter().for_each(|object| self.wake(Blocker::Fence(*object)));
         (free.len(), self.start_waiting())
+    }
+
+    /// A volume is new, perhaps only its id.
+    pub fn volume_attached(&mut self, volume: VolumeId, name: VolumeName) {
+        if let Some(before) = self.names.insert(name, volume) {
+            self.fences.move_to(before, volume);
+        }
     }
 
     /// Whether the worker has a volume; without it, the volume's requests wait.

@@ -4,6 +4,7 @@
 use super::SheepFs;
 use crate::attr::{CONTROL_TTL, VOLUME_TTL};
 use crate::events::Event;
+use crate::status::Data;
 use crate::texts::{CONTROL_OPEN, NO_TEXT};
 use crate::tree::{self, File, Node, VOLUME_INO};
 use crate::volumes::Volume;
@@ -77,7 +78,8 @@ impl SheepFs {
         match file {
             File::Report(file) => self.events.tell(Event::OpenReport { file, reply }),
             File::Local(file) if reading => {
-                let text = self.shared.text_of(file, self.data.in_flight());
+                let (in_flight, counters) = (self.data.in_flight(), self.data.counters());
+                let text = self.shared.text_of(file, &Data { in_flight, counters });
                 reply.opened(self.texts.open(text), CONTROL_OPEN);
             }
             File::Local(_) | File::Mount | File::Unmount => reply.opened(NO_TEXT, CONTROL_OPEN),

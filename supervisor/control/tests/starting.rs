@@ -6,11 +6,11 @@ use super::*;
 fn it_mounts_when_a_sheep_answers() {
     let mut start = Loop::new(&[7000], &[]);
     assert_eq!(start.effects(), ["StartWorker(1)"]);
-    start.says(FromWorker::Hello { build: BUILD.to_owned() });
-    let connect = ToWorker::Connect { build: BUILD.into(), sheep: sheep(7000), cache_bytes: 0 };
-    assert_eq!(start.sent(), [connect]);
-    start.says(FromWorker::Connected);
-    assert_eq!(start.effects(), ["Mount", "ConnectData"]);
+    start.greet();
+    assert_eq!(start.connects(), [(1, 7000)]);
+    start.reach();
+    let mount = ["Mount", "ConnectData { generation: 1, pace: All }", "StartWorker(2)"];
+    assert_eq!(start.effects(), mount);
     start.apply(Input::Mounted);
     assert_eq!(start.state(), WorkerState::Serving);
 }
@@ -24,22 +24,21 @@ fn it_mounts_when_all_volumes_are_there() {
     start.says(FromWorker::Attached { tag: tags[1], facts: facts(2) });
     assert!(!start.effects().contains(&"Mount".to_owned()));
     start.says(FromWorker::Attached { tag: tags[0], facts: facts(1) });
-    assert_eq!(start.effects(), ["Mount"]);
+    assert!(start.does("Mount"));
     assert_eq!(start.shared.volumes().all().len(), 2);
 }
 
 #[test]
 fn no_sheep_at_any_address_is_the_end() {
     let mut start = Loop::new(&[7000, 7001], &[]);
-    start.says(FromWorker::Hello { build: BUILD.to_owned() });
-    start.says(FromWorker::Lost { reason: LostReason::Refused });
+    start.greet();
+    start.says(FromWorker::Unreached { reason: LostReason::Refused });
     assert!(start.end().is_none());
-    assert!(start.effects().contains(&"StartWorker(2)".to_owned()));
-    start.says(FromWorker::Hello { build: BUILD.to_owned() });
-    start.says(FromWorker::Lost { reason: LostReason::Unreachable });
+    assert_eq!(start.connects(), [(1, 7000), (1, 7001)]);
+    start.says(FromWorker::Unreached { reason: LostReason::Unreachable });
     let failed = start.end().unwrap().unwrap_err();
     assert!(failed.to_string().starts_with("cannot reach a sheep at 127.0.0.1:7001: "), "{failed}");
-    assert!(!start.effects().contains(&"StartWorker(3)".to_owned()));
+    assert!(!start.does("StartWorker(2)"));
 }
 
 #[test]
@@ -47,7 +46,7 @@ fn a_worker_that_says_nothing_is_not_waited_for() {
     for greet in [false, true] {
         let mut start = Loop::new(&[7000], &[]);
         if greet {
-            start.says(FromWorker::Hello { build: BUILD.to_owned() });
+            start.greet();
         }
         start.later(Duration::from_secs(9));
         assert!(start.end().is_none());
@@ -59,7 +58,7 @@ fn a_worker_that_says_nothing_is_not_waited_for() {
 #[test]
 fn a_worker_that_dies_or_is_of_another_build_is_the_end() {
     let mut start = Loop::new(&[7000], &[]);
-    start.apply(Input::WorkerGone(1));
+    start.is_gone(KILLED);
     assert!(matches!(start.end(), Some(Err(Failed::WorkerEnded))));
     let mut start = Loop::new(&[7000], &[]);
     start.says(FromWorker::Hello { build: "sheepfs 9".to_owned() });
@@ -107,7 +106,7 @@ fn a_worker_that_cannot_be_started_at_all_ends_the_start() {
     let mut start = Loop::new(&[7000], &[]);
     start.effects();
     let cause = std::io::Error::from_raw_os_error(2);
-    start.apply(Input::NotStarted(SpawnError::Arena(cause)));
+    start.apply(Input::NotStarted(1, SpawnError::Arena(cause)));
     start.apply(Input::Drained);
     assert!(matches!(start.end(), Some(Err(Failed::Worker(_)))));
     start.effects();

@@ -80,7 +80,8 @@ fn no_stage_lasts_for_ever() {
 fn without_a_sheep_it_ends_at_once() {
     let mut running = Loop::running();
     running.attached("a", 1);
-    running.apply(Input::WorkerGone(1));
+    running.is_gone(KILLED);
+    running.says(FromWorker::Unreached { reason: LostReason::Refused });
     running.apply(Input::Stop);
     running.apply(Input::Drained);
     assert!(matches!(running.end(), Some(Ok(()))));
@@ -90,12 +91,13 @@ fn without_a_sheep_it_ends_at_once() {
 }
 
 #[test]
-fn a_sheep_lost_at_the_end_is_not_replaced() {
+fn a_sheep_lost_at_the_end_is_not_waited_for() {
     let mut running = Loop::running();
     running.attached("a", 1);
     running.apply(Input::Stop);
     running.apply(Input::Drained);
-    running.says(FromWorker::Lost { reason: LostReason::ShuttingDown });
+    running.lose(LostReason::ShuttingDown);
+    running.says(FromWorker::Unreached { reason: LostReason::Refused });
     assert!(matches!(running.end(), Some(Ok(()))));
     running.effects();
     running.later(Duration::from_secs(60));
@@ -115,17 +117,57 @@ fn a_mount_that_fails_releases_what_was_attached() {
     assert!(matches!(start.end(), Some(Err(Failed::Killed))));
 }
 
-/// The mount is undone by another thread, which the process must not leave behind.
+/// What is drained must reach the cluster, whatever happens to a worker.
 #[test]
-fn a_worker_lost_while_unmounting_does_not_cut_that_short() {
+fn a_worker_lost_while_draining_is_replaced() {
     let mut running = Loop::running();
     running.attached("a", 1);
     running.apply(Input::Stop);
-    running.apply(Input::WorkerGone(1));
-    assert!(running.end().is_none());
-    running.effects();
-    running.later(Duration::from_secs(5));
-    assert!(running.effects().is_empty(), "no other worker is started");
+    running.is_gone(KILLED);
+    running.reach();
+    let tags = running.resume_tags();
+    running.says(FromWorker::Attached { tag: tags[0], facts: facts(1) });
+    assert!(running.does("ConnectData { generation: 2"));
+    assert!(!running.does("StartWorker"), "no spare is needed any more");
     running.apply(Input::Drained);
+    let tags = running.detach_tags();
+    running.says(FromWorker::Done { tag: tags[0], outcome: Ok(()) });
+    assert!(matches!(running.end(), Some(Ok(()))));
+}
+
+#[test]
+fn a_worker_lost_while_locks_are_released_is_replaced() {
+    let mut running = Loop::running();
+    running.attached("a", 1);
+    running.apply(Input::Stop);
+    running.apply(Input::Drained);
+    assert_eq!(running.detach_tags().len(), 1);
+    running.is_gone(KILLED);
+    running.reach();
+    let tags = running.resume_tags();
+    running.says(FromWorker::Attached { tag: tags[0], facts: facts(1) });
+    let tags = running.detach_tags();
+    assert!(running.end().is_none());
+    running.says(FromWorker::Done { tag: tags[0], outcome: Ok(()) });
+    assert!(matches!(running.end(), Some(Ok(()))));
+}
+
+/// Hazard 25: whoever waits for a request that no sheep serves can't be killed.
+#[test]
+fn what_no_sheep_serves_fails_when_the_time_to_drain_is_up() {
+    let mut running = Loop::running();
+    running.attached("a", 1);
+    running.lose(LostReason::Disconnected);
+    running.says(FromWorker::Unreached { reason: LostReason::Refused });
+    running.apply(Input::Stop);
+    running.effects();
+    for _ in 0..9 {
+        running.later(Duration::from_secs(1));
+        running.says(FromWorker::Unreached { reason: LostReason::Refused });
+    }
+    assert!(!running.does("FailData"));
+    running.later(Duration::from_secs(1));
+    assert!(running.does("FailData"));
+    running.says(FromWorker::Unreached { reason: LostReason::Refused });
     assert!(matches!(running.end(), Some(Ok(()))));
 }

@@ -167,13 +167,11 @@ fn what_was_closed_a_moment_ago_is_detached() {
 fn a_lock_that_could_not_be_released_is_taken_over_later() {
     let mut running = Loop::running();
     running.attached("a", 5);
-    running.says(FromWorker::Lost { reason: LostReason::Disconnected });
     let caller = running.write(WritableFile::Unmount, "a");
+    let tag = running.detach_tags()[0];
+    running.says(FromWorker::Done { tag, outcome: Err(Failure::TimedOut) });
     assert_eq!(running.answer(caller), DONE);
     assert!(running.last_error().unwrap().contains("lock"));
-    running.later(Duration::from_secs(1));
-    running.connect();
-    running.sent();
     running.write(WritableFile::Mount, "a");
     let sent = running.sent();
     assert!(matches!(sent[..], [ToWorker::Attach { held_lock: 5, .. }]), "{sent:?}");
@@ -229,15 +227,17 @@ fn a_report_comes_in_pieces_and_is_checked() {
 }
 
 #[test]
-fn a_report_has_five_seconds_and_no_answer_is_waited_for_without_a_sheep() {
+fn a_report_has_five_seconds_with_and_without_a_sheep() {
     let mut running = Loop::running();
     let caller = running.open(Query::Cluster);
     running.later(Duration::from_secs(5));
     assert_eq!(running.answer(caller), refused(Errno::ETIMEDOUT));
-    let interrupted = running.open(Query::Cluster);
-    running.apply(Input::WorkerGone(1));
-    assert_eq!(running.answer(interrupted), refused(Errno::EHOSTUNREACH));
+    running.lose(LostReason::Disconnected);
+    running.says(FromWorker::Unreached { reason: LostReason::Refused });
     let caller = running.open(Query::Cluster);
+    running.later(Duration::from_secs(4));
+    assert_eq!(running.answer(caller), None);
+    running.later(Duration::from_secs(1));
     assert_eq!(running.answer(caller), refused(Errno::EHOSTUNREACH));
 }
 
@@ -258,7 +258,7 @@ fn the_space_is_what_was_known_last_when_nobody_answers() {
     running.apply(Input::Space(third));
     running.later(Duration::from_secs(5));
     assert_eq!(running.answer(3), Some(Answer::Space(totals)));
-    running.apply(Input::WorkerGone(1));
+    running.lose(LostReason::Disconnected);
     let fourth = running.caller();
     running.apply(Input::Space(fourth));
     assert_eq!(running.answer(4), Some(Answer::Space(totals)));

@@ -173,6 +173,23 @@ fn an_index_entry_under_repair_fences_its_object_until_the_volume_has_moved() {
 }
 
 #[test]
+fn a_vdi_that_is_attached_again_is_fenced_still() {
+    let mut rig = bereft(|rig| rig.write(0, b"old"), Some(gateway()));
+    let name = rig.volume.name.clone();
+    rig.data.volume_attached(rig.volume.id, name.clone());
+    assert!(rig.data.is_fenced(rig.volume.id));
+    rig.volume = volume(9, name.as_str(), MIB.into(), false);
+    rig.data.volume_attached(rig.volume.id, name);
+    assert!(rig.data.is_fenced(rig.volume.id));
+    rig.write(0, b"new");
+    let (mut worker, _reader) = rig.connect(2, ARENA_LEN);
+    let replay = worker.next().unwrap();
+    worker.serve(replay);
+    assert_eq!(rig.outcome(), Ok(b"old".to_vec()));
+    assert_eq!(rig.data.counters().held, 1);
+}
+
+#[test]
 fn suspects_go_one_at_a_time_and_the_guilty_one_fails() {
     let mut rig = bereft(|rig| (0..3).for_each(|at| rig.read(at, 1)), None);
     let (mut worker, _reader) = rig.connect_at(2, ARENA_LEN, Pace::Single);

@@ -89,8 +89,8 @@ fn lines_arrive_whole_and_an_error_has_its_number() {
     assert_eq!([line(&rig), line(&rig), line(&rig)], ["Mount two", "Unmount three", "PageCache 1"]);
     rig.sh("{ echo four; echo five; } > $M/vdi/mount; echo 0 | tee $M/config/object_cache");
     assert_eq!([line(&rig), line(&rig), line(&rig)], ["Mount four", "Mount five", "ObjectCache 0"]);
-    rig.sh("printf ' six ' | dd of=$M/vdi/mount status=none");
-    assert_eq!(line(&rig), "Mount six");
+    rig.sh("printf ' six ' | dd of=$M/vdi/mount status=none; echo [::1]:7 > $M/config/sheep_info");
+    assert_eq!([line(&rig), line(&rig)], ["Mount six", "SheepInfo [::1]:7"]);
     let refused = write(rig.path("vdi/mount"), "refuse").unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(nix::libc::EHOSTUNREACH));
     assert_eq!(line(&rig), "Mount refuse");
@@ -109,7 +109,7 @@ fn nothing_is_opened_for_more_than_its_mode_says() {
             Some(nix::libc::EACCES)
         );
     };
-    for name in ["cluster/info", "config/status", "config/sheep_info", "vdi/list"] {
+    for name in ["cluster/info", "config/status", "vdi/list"] {
         refused(OpenOptions::new().write(true), name);
         assert_eq!(std::fs::metadata(rig.path(name)).unwrap().mode(), 0o100_444);
     }
@@ -119,6 +119,8 @@ fn nothing_is_opened_for_more_than_its_mode_says() {
         assert_eq!(std::fs::metadata(rig.path(name)).unwrap().mode(), 0o100_200);
     }
     OpenOptions::new().read(true).write(true).open(rig.path("config/page_cache")).unwrap();
+    OpenOptions::new().read(true).write(true).open(rig.path("config/sheep_info")).unwrap();
+    assert_eq!(std::fs::metadata(rig.path("config/sheep_info")).unwrap().mode(), 0o100_600);
 }
 
 #[test]

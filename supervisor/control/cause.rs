@@ -1,0 +1,103 @@
+//! Why a worker is replaced, and what follows from that.
+
+use crate::candidates::Order;
+use crate::settings::Swap;
+use sheepfs::ipc::LostReason;
+
+/// Why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its process ended by itself, or was killed by somebody else.
+    WorkerDied,
+    /// It did not answer us.
+    WorkerSilent,
+    /// It said that its sheep is gone.
+    SheepLost(LostReason),
+    /// It said that requests make no progress at its sheep, nor does a probe.
+    SheepSilent,
+    /// Another sheep is wished for.
+    Failover,
+}
+
+/// What is done after the loss of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// Which candidates come first. `None`: the one that was wished for.
+    pub order: Option<Order>,
+    /// Whether it speaks against going on at once, when it happens again and again.
+    pub counts: bool,
+}
+
+impl Cause {
+    /// What a worker's last word means.
+    pub fn of(reason: LostReason) -> Self {
+        match reason {
+            LostReason::Silent => Self::SheepSilent,
+            LostReason::Refused
+            | LostReason::Unreachable
+            | LostReason::Disconnected
+            | LostReason::ShuttingDown
+            | LostReason::NotASheep => Self::SheepLost(reason),
+        }
+    }
+
+    /// When only our own process failed, its sheep is as good as before. Behind a
+    /// connection that broke may be a sheep that was started again: trying costs
+    /// nothing, since a dead one refuses at once. One that is silent would cost
+    /// the whole time-out again, and one that shuts down does so for some time.
+    pub fn next(self) -> Next {
+        match self {
+            Self::WorkerDied | Self::WorkerSilent => {
+                Next { order: Some(Order::SameFirst), counts: false }
+            }
+            Self::SheepLost(
+                LostReason::Disconnected
+                | LostReason::Refused
+                | LostReason::Unreachable
+                | LostReason::NotASheep,
+            ) => Next { order: Some(Order::SameFirst), counts: true },
+            Self::SheepLost(LostReason::ShuttingDown | LostReason::Silent) | Self::SheepSilent => {
+                Next { order: Some(Order::SameLast), counts: true }
+            }
+            Self::Failover => Next { order: None, counts: false },
+        }
+    }
+
+    /// Under which name it is counted.
+    pub fn swap(self) -> Swap {
+        match self {
+            Self::WorkerDied => Swap::WorkerDied,
+            Self::WorkerSilent => Swap::WorkerSilent,
+            Self::SheepLost(_) => Swap::SheepLost,
+            Self::SheepSilent => Swap::SheepSilent,
+            Self::Failover => Swap::Failover,
+        }
+    }
+
+    /// For the log, as the whole of a clause.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::WorkerDied => "the worker ended without a word",
+            Self::WorkerSilent => "the worker does not answer",
+            Self::SheepLost(reason) => reason.words(),
+            Self::SheepSilent => LostReason::Silent.words(),
+            Self::Failover => "another sheep is wished for",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_sheep_comes_first_unless_it_is_the_one_at_fault() {
+        let first = |cause: Cause| cause.next().order == Some(Order::SameFirst);
+        assert!(first(Cause::WorkerDied) && first(Cause::WorkerSilent));
+        assert!(first(Cause::of(LostReason::Disconnected)));
+        assert!(!first(Cause::of(LostReason::ShuttingDown)));
+        assert!(!first(Cause::of(LostReason::Silent)));
+        assert_eq!(Cause::of(LostReason::Silent), Cause::SheepSilent);
+        assert_eq!(Cause::Failover.next().order, None);
+    }
+}

@@ -1,0 +1,159 @@
+//! What goes into the control loop and what comes out of it.
+
+use crate::candidates::ResolveError;
+use crate::control::poison::{Death, Exit};
+use crate::control::waits::Caller;
+use crate::datapath::Pace;
+use crate::events::{ReportFile, WritableFile};
+use crate::exit::Failed;
+use crate::spawn::SpawnError;
+use nix::errno::Errno;
+use sheepfs::address::SheepAddress;
+use sheepfs::ipc::{FromWorker, QuietReason, Tag, ToWorker, VolumeId};
+use sheepfs::wire::name::VolumeName;
+use std::net::SocketAddr;
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// Nothing; the time may have come for something.
+    Tick,
+    /// The worker of that generation could not be started.
+    NotStarted(u64, SpawnError),
+    /// The worker of that generation said something.
+    Worker(u64, FromWorker),
+    /// The channel to the worker of that generation ended, or it said nonsense.
+    WorkerBroken {
+        /// Which worker.
+        generation: u64,
+        /// Whether it said nonsense.
+        nonsense: bool,
+    },
+    /// The process of that generation is gone, and ended like that.
+    WorkerGone(u64, Exit),
+    /// The answer to [`Effect::DataLost`]: what the dead worker had been told and
+    /// had not answered.
+    Unanswered(Death, Vec<Tag>),
+    /// While [`crate::control::Control::awaits_drain`]: the worker has answered all it was told.
+    DataDrained,
+    /// The answer to [`Effect::Resolve`].
+    Resolved(u64, Result<Vec<SocketAddr>, ResolveError>),
+    /// A report is wanted.
+    Open(Caller, ReportFile),
+    /// Somebody wrote that to a control file.
+    Write(Caller, WritableFile, Vec<u8>),
+    /// The space of the cluster is wanted.
+    Space(Caller),
+    /// [`Effect::Mount`] went well.
+    Mounted,
+    /// [`Effect::Mount`] did not.
+    NotMounted(Failed),
+    /// Nothing is in flight, and an unmounting that was begun is over.
+    Drained,
+    /// A program closed a volume.
+    Closed,
+    /// The kernel ended the session.
+    Unmounted,
+    /// A signal came.
+    Stop,
+}
+
+/// What must be done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Start a worker, of that generation.
+    StartWorker(u64),
+    /// Tell the worker of that generation.
+    Send(u64, ToWorker),
+    /// Tell the worker of that generation to connect, and what to watch.
+    Connect {
+        /// Which worker.
+        generation: u64,
+        /// The sheep.
+        sheep: SocketAddr,
+        /// Bytes of object cache; 0 is off.
+        cache_bytes: u64,
+    },
+    /// Let data through to the worker of that generation; what is outstanding
+    /// first.
+    ConnectData {
+        /// Which worker.
+        generation: u64,
+        /// How it gets what is outstanding.
+        pace: Pace,
+    },
+    /// Let nothing new through to the worker.
+    HoldData,
+    /// Kill the process of that generation.
+    KillWorker(u64),
+    /// That worker is dead: its data waits for the next one. Answered by
+    /// [`Input::Unanswered`].
+    DataLost {
+        /// Which worker.
+        generation: u64,
+        /// Where its requests may still run.
+        gateway: Option<SocketAddr>,
+        /// How it died; comes back.
+        death: Death,
+    },
+    /// Nothing that workers before that generation sent runs on a gateway.
+    Quiet {
+        /// Who says so.
+        generation: u64,
+        /// The gateway.
+        gateway: SocketAddr,
+        /// How that is known.
+        how: QuietReason,
+    },
+    /// A volume is new.
+    VolumeAttached(VolumeId, VolumeName),
+    /// Whether requests of a volume must wait, since the worker does not have it.
+    VolumeAbsent(VolumeId, bool),
+    /// Requests of that volume fail: its VDI is another one.
+    VolumeReplaced(VolumeId),
+    /// That request kills workers: it fails.
+    Poison(Tag),
+    /// Everything that waits fails, and so does all that is new.
+    FailData,
+    /// Whether all that is new fails.
+    RefuseNew(bool),
+    /// Look up a host. Answered by [`Input::Resolved`].
+    Resolve {
+        /// Comes back.
+        number: u64,
+        /// The host.
+        address: SheepAddress,
+        /// The port to go with it.
+        port: u16,
+    },
+    /// Complete what a program waits for.
+    Answer(u64, Answer),
+    /// Mount, and say that everything is ready.
+    Mount,
+    /// Begin to unmount.
+    Unmount,
+    /// Let the workers end by themselves, leave the loop with that result.
+    End(Result<(), Failed>),
+}
+
+/// What a program gets.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The write to the control file is done.
+    Done,
+    /// The text of the file it opened.
+    Text(Vec<u8>),
+    /// The cluster's space.
+    Space(Totals),
+    /// An error.
+    Refused(Errno),
+}
+
+/// The space of the cluster, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// All.
+    pub size: u64,
+    /// What is free.
+    pub free: u64,
+}
