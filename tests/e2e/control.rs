@@ -153,16 +153,11 @@ fn the_status_tells_the_last_error_in_words() {
     let cluster = Cluster::start();
     let disk = cluster.vdi("disk", MIB);
     let mount = Mount::with_volume(&cluster, &disk, &[]);
-    let value = |key: &str| {
-        let status = mount.read("config/status");
-        let prefix = format!("{key} ");
-        let found = status.lines().find_map(|line| line.strip_prefix(&prefix).map(str::to_owned));
-        found.unwrap_or_else(|| panic!("no {key} in {status}"))
-    };
-    assert_eq!(value("sheep"), cluster.address());
-    assert_eq!(value("volumes"), "1");
+    assert_eq!(mount.status("sheep").as_deref(), Some(cluster.address()));
+    assert_eq!(mount.count("volumes"), 1);
     assert_eq!(errno(mount.write("vdi/mount", b"no-such-vdi")), Some(Errno::ENOENT));
-    assert!(value("last_error").contains("no-such-vdi"), "{}", mount.read("config/status"));
+    let words = mount.status("last_error").unwrap();
+    assert!(words.contains("no-such-vdi"), "{words}");
 }
 
 #[test]

@@ -40,10 +40,16 @@ pub struct Mount<'a> {
 impl<'a> Mount<'a> {
     /// Mounts `cluster` with `options`, and waits until the mount is ready.
     pub fn start(cluster: &'a Cluster, options: &[&str]) -> Self {
+        Self::start_by(&[], &[&["--address", cluster.address()], options].concat())
+    }
+
+    /// Mounts with `options`, which name a sheep; `before` are the words of a program that
+    /// starts what follows them, in a namespace for example.
+    pub fn start_by(before: &[&str], options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let point = dir.path().join("mount");
         fs::create_dir(&point).unwrap();
-        let child = spawn(cluster, &dir.path().join("log"), &point, options);
+        let child = spawn(before, &dir.path().join("log"), &point, options);
         let watchdog = watch(pid_of(&child));
         let mut mount = Self { child, dir, point, _watchdog: watchdog, _cluster: PhantomData };
         mount.wait_until_ready();
@@ -116,6 +122,23 @@ impl<'a> Mount<'a> {
         self.attach(name);
     }
 
+    /// What `config/status` says of `key`.
+    pub fn status(&self, key: &str) -> Option<String> {
+        let status = self.read("config/status");
+        let mut pairs = status.lines().filter_map(|line| line.split_once(' '));
+        pairs.find(|(found, _)| *found == key).map(|(_, value)| value.to_owned())
+    }
+
+    /// The number that `config/status` gives for `key`.
+    ///
+    /// # Panics
+    /// When it gives none.
+    pub fn count(&self, key: &str) -> u64 {
+        let value = self.status(key);
+        let number = value.as_ref().and_then(|value| value.parse().ok());
+        number.unwrap_or_else(|| panic!("no number {key} in {}", self.read("config/status")))
+    }
+
     /// What sheepfs logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
@@ -131,11 +154,22 @@ impl<'a> Mount<'a> {
         pid_of(&self.child)
     }
 
-    /// The worker's process.
+    /// The worker's process: the eldest, since a spare one was started after it.
     pub fn worker(&self) -> Pid {
-        let workers = children_of(self.supervisor());
-        let worker = workers.iter().copied().find(|pid| name_of(*pid) == "sheepfs-worker");
-        worker.unwrap_or_else(|| panic!("no worker among {workers:?}"))
+        self.workers().first().copied().expect("sheepfs has a worker")
+    }
+
+    /// The workers that live, the eldest first.
+    pub fn workers(&self) -> Vec<Pid> {
+        let mut workers = self.children();
+        workers.retain(|pid| name_of(*pid) == "sheepfs-worker" && is_alive(*pid));
+        workers.sort_by_key(|pid| started_at(*pid));
+        workers
+    }
+
+    /// All that the supervisor started.
+    pub fn children(&self) -> Vec<Pid> {
+        children_of(self.supervisor())
     }
 
     fn stop(&mut self) {
@@ -178,13 +212,14 @@ impl Drop for Mount<'_> {
     }
 }
 
-fn spawn(cluster: &Cluster, log: &Path, point: &Path, options: &[&str]) -> Child {
+fn spawn(before: &[&str], log: &Path, point: &Path, options: &[&str]) -> Child {
     let log = File::create(log).unwrap();
     // A test run that is killed takes its mounts with it.
     start(
         Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", env!("CARGO_BIN_EXE_sheepfs")])
-            .args(["-f", "--address", cluster.address()])
+            .args(["--pdeathsig", "TERM"])
+            .args(before)
+            .args([env!("CARGO_BIN_EXE_sheepfs"), "-f"])
             .args(options)
             .arg(arg(point))
             .stdin(Stdio::null())
@@ -239,7 +274,18 @@ fn name_of(pid: Pid) -> String {
 }
 
 /// Whether a process runs; one that only waits to be reaped does not.
-fn is_alive(pid: Pid) -> bool {
+pub fn is_alive(pid: Pid) -> bool {
+    stat_of(pid).first().is_some_and(|state| state != "Z")
+}
+
+/// When a process was started, in the kernel's ticks.
+fn started_at(pid: Pid) -> u64 {
+    stat_of(pid).get(19).map_or(u64::MAX, |ticks| ticks.parse().unwrap())
+}
+
+/// The words of `/proc/PID/stat` from the third on, which is the state; none when it is gone.
+fn stat_of(pid: Pid) -> Vec<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    rest.split_whitespace().map(str::to_owned).collect()
 }
