@@ -59,7 +59,6 @@ mod others;
 mod rounds;
 mod site;
 mod stale;
-mod stub_gateway;
 mod worker;
 
 /// Bytes.

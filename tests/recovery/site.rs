@@ -7,8 +7,7 @@ use crate::mount::Mount;
 use crate::netns::Namespace;
 use crate::random::Random;
 use crate::register::plan::Plan;
-// At the merge: `pub use crate::minisheep::Gateway;`.
-pub use crate::stub_gateway::Gateway;
+pub use crate::minisheep::Gateway;
 use crate::tools::wait_for;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

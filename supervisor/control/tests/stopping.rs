@@ -6,6 +6,7 @@ use super::*;
 fn a_signal_drains_releases_and_ends_in_this_order() {
     let mut running = Loop::running();
     running.attached("a", 1);
+    running.effects();
     running.apply(Input::Stop);
     assert_eq!(running.effects(), ["Unmount"]);
     assert!(running.control.awaits_drained());
