@@ -10,6 +10,7 @@
 
 mod bitmap;
 mod epoch;
+mod health;
 mod info;
 mod node;
 mod usage;
@@ -20,6 +21,7 @@ use zerocopy::FromBytes;
 
 pub use bitmap::{VDI_BITMAP_LEN, VdiBitmap};
 pub use epoch::{EPOCH_RECORD_LEN, EpochRecord};
+pub use health::{STAT_LEN, STAT_RECOVERY_LEN, active_requests, in_recovery};
 pub use info::{CLUSTER_INFO_LEN, ClusterFlags, ClusterInfo, ClusterStatus, STORE_NAME_LEN};
 pub use node::{NODE_ID_LEN, NODE_LEN, NODE_LIST_LEN, NODES_MAX, Node, NodeId};
 pub use node::{decode_nodes, encode_nodes};

@@ -23,15 +23,23 @@ pub const TRANSFER_LEN_MAX: u32 = 4 << 20;
 pub const VDI_BITMAP_LEN: u32 = 2 << 20;
 /// Nodes a cluster can have: what the C programs reserve room for.
 pub const NODES_MAX: u32 = 6144;
+/// The most records that a request for the states of all VDIs leaves room for.
+pub const VDI_STATES_MAX: u32 = 1 << 16;
 
 const NODE_ROOM: u32 = 80;
 const EPOCH_ROOM: u32 = 48;
 const CLUSTER_INFO_ROOM: u32 = 491_568;
+const STAT_ROOM: u32 = 120;
+const STAT_RECOVERY_ROOM: u32 = 24;
+const VDI_STATE_ROOM: u32 = 1428;
 const TAG_OFFSET: u32 = 256;
 
 const _: () = assert!(NODE_ROOM as usize == cluster::NODE_LEN);
 const _: () = assert!(EPOCH_ROOM as usize == cluster::EPOCH_RECORD_LEN);
 const _: () = assert!(CLUSTER_INFO_ROOM as usize == cluster::CLUSTER_INFO_LEN);
+const _: () = assert!(STAT_ROOM as usize == cluster::STAT_LEN);
+const _: () = assert!(STAT_RECOVERY_ROOM as usize == cluster::STAT_RECOVERY_LEN);
+const _: () = assert!(VDI_STATE_ROOM as usize == cluster::VDI_STATE_LEN);
 
 /// A piece of a data object that is known to lie inside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,6 +326,26 @@ impl Request {
         Self::plain(Opcode::ClusterInfo, CLUSTER_INFO_ROOM, |header| header)
     }
 
+    /// The counters of the node asked; the first says how many requests are active.
+    #[must_use]
+    pub fn stat() -> Self {
+        Self::plain(Opcode::Stat, STAT_ROOM, |header| header)
+    }
+
+    /// Whether the node asked is recovering objects.
+    #[must_use]
+    pub fn stat_recovery() -> Self {
+        Self::plain(Opcode::StatRecovery, STAT_RECOVERY_ROOM, |header| header)
+    }
+
+    /// The states of all VDIs, with their locks, if they are at most `records`
+    /// (protocol 12.7).
+    #[must_use]
+    pub fn get_vdi_copies(records: u32) -> Self {
+        let room = records.clamp(1, VDI_STATES_MAX) * VDI_STATE_ROOM;
+        Self::plain(Opcode::GetVdiCopies, room, |header| header)
+    }
+
     /// Formats the cluster with the plain store. Destroys everything in it.
     #[must_use]
     pub fn make_fs(ctime: u64, copies: u8, cluster_flags: u16, block_size_shift: u8) -> Self {
@@ -440,6 +468,14 @@ mod tests {
         let read = Request::read(vid(), 1, extent);
         assert_eq!(read.header(1).flags, 0);
         assert_eq!((read.payload_len(), read.reply_len_max()), (0, 4096));
+    }
+
+    #[test]
+    fn the_room_for_an_answer_is_what_a_server_fills() {
+        assert_eq!(Request::stat().reply_len_max(), 120);
+        assert_eq!(Request::stat_recovery().reply_len_max(), 24);
+        assert_eq!(Request::get_vdi_copies(512).reply_len_max(), 512 * 1428);
+        assert_eq!(Request::get_vdi_copies(0).reply_len_max(), 1428);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! VDI's (hazard 10).
 
 use super::index::PAGE_ENTRIES;
-use super::{Io, RETRY_DELAY, Volume, Wait};
+use super::{Io, REFUSALS_MAX, RETRY_DELAY, Volume, Wait};
 use crate::verdict::Verdict;
 use sheepfs::ipc::Failure;
 use sheepfs::wire::Request;
@@ -43,6 +43,7 @@ impl Volume {
             self.index.cancel_load(page);
             return self.fail(Failure::Replaced, io);
         }
+        self.refusals = 0;
         self.index.load(page, entries);
         self.objects_of(page).iter().for_each(|object| self.pump(*object, io));
     }
@@ -51,6 +52,12 @@ impl Volume {
         self.index.cancel_load(page);
         let failure = match verdict {
             Verdict::Retry => return self.delay_page(page, io.now + RETRY_DELAY),
+            Verdict::Fail(_) | Verdict::Recheck
+                if self.refusals < REFUSALS_MAX && self.failure().is_none() =>
+            {
+                self.refusals += 1;
+                return self.delay_page(page, io.now + RETRY_DELAY);
+            }
             Verdict::Fail(failure) => failure,
             Verdict::Done | Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => {
                 Failure::ObjectLost

@@ -8,6 +8,11 @@
 //!                                                             OldGref, Gref
 //! ```
 //!
+//! A lock that is refused may be our own, when an earlier worker asked for it and did
+//! not live to hear the answer: then its owner is looked up ([`crate::locks`]).
+//! A question that fails for another reason is asked again a few times, since a
+//! volume would be lost for good by one bad answer of one disk.
+//!
 //! The name must now belong to a working VDI that descends from ours; another
 //! one, or none, means that the VDI was deleted, rolled back or replaced, and
 //! its data is not ours to show (hazard 10). The lock stays with the old vid, so
@@ -19,10 +24,11 @@
 
 use super::index::{Index, PAGE_ENTRIES};
 use super::recent::Allocation;
-use super::{Io, Phase, RETRY_DELAY, Volume, Wait};
+use super::{Io, Phase, REFUSALS_MAX, RETRY_DELAY, Volume, Wait};
+use crate::locks::{Owner, OwnerSearch};
 use crate::verdict::{Verdict, on_object};
 use crate::volume::objects::ObjectQueue;
-use sheepfs::ipc::{Failure, FromWorker};
+use sheepfs::ipc::{self, Failure, FromWorker};
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::{Generation, VdiRef};
 use sheepfs::wire::{Request, Status, VdiId};
@@ -30,7 +36,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Snapshots that may lie between the old vid and the new one.
-pub const ANCESTORS_MAX: u32 = 1000;
+const ANCESTORS_MAX: u32 = 1000;
 /// How often the name may still mean the old vid before that is an error: the
 /// server refuses writes a moment before it moves the name.
 const LOOKUPS_MAX: u32 = 150;
@@ -42,6 +48,10 @@ pub struct Reload {
     /// The question is to be asked then, not under way.
     delayed: Option<Instant>,
     lookups: u32,
+    /// How often in a row a question was refused.
+    refusals: u32,
+    /// Who holds the lock that was refused.
+    search: Option<OwnerSearch>,
     found: Option<(VdiId, InodeHeader)>,
     /// The vid whose lock was taken on the way.
     locked: Option<VdiId>,
@@ -61,9 +71,11 @@ enum Step {
     Header(VdiId),
     Ancestor(VdiId, u32),
     Lock,
+    Owner,
     Release,
     Page(u32),
     Entry,
+    NewEntry,
     OldEntry,
     OldGref,
     RaiseOldGref,
@@ -92,6 +104,8 @@ impl Volume {
             step: Step::Lookup,
             delayed: Some(io.now),
             lookups: 0,
+            refusals: 0,
+            search: None,
             found: None,
             locked: None,
             unchecked: self.recent.take().into(),
@@ -117,22 +131,71 @@ impl Volume {
     pub(super) fn reload_replied(&mut self, status: Status, bytes: &[u8], vid: u32, io: &mut Io) {
         let Phase::Reloading(reload) = &self.phase else { return };
         let step = reload.step;
+        if step == Step::Owner {
+            return self.owner_replied(status, bytes, io);
+        }
         match on_object(status) {
             Verdict::Done => self.advance(step, bytes, vid, io),
             Verdict::Retry => self.ask_later(step, io),
-            Verdict::Fail(Failure::Locked) if step == Step::Lock => {
-                self.fail(Failure::LockLost, io)
-            }
+            Verdict::Fail(Failure::Locked) if step == Step::Lock => self.search_owner(io),
             Verdict::Fail(Failure::NoSuchVdi) => self.fail(Failure::Replaced, io),
-            Verdict::Fail(failure) => self.fail(failure, io),
-            Verdict::Recheck | Verdict::Reload | Verdict::SheepGone => {
-                self.fail(Failure::Replaced, io)
+            Verdict::Fail(failure) => self.ask_again(step, failure, io),
+            Verdict::Recheck => self.ask_again(step, Failure::Replaced, io),
+            Verdict::Reload | Verdict::SheepGone => self.fail(Failure::Replaced, io),
+        }
+    }
+
+    /// A question was refused for a reason that may go away: a few times more.
+    fn ask_again(&mut self, step: Step, failure: Failure, io: &mut Io) {
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        reload.refusals += 1;
+        if reload.refusals > REFUSALS_MAX {
+            self.fail(failure, io);
+        } else {
+            // It may have been written all the same, and an inherited entry that is
+            // written over itself costs the snapshot its object (hazard 41).
+            let next = if step == Step::Entry { Step::NewEntry } else { step };
+            self.ask_later(next, io);
+        }
+    }
+
+    /// The new vid's lock is somebody's: an earlier worker's, and so ours?
+    fn search_owner(&mut self, io: &mut Io) {
+        let gateway = self.lock_sent;
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        match (gateway, &reload.found) {
+            (Some(gateway), Some((vid, _))) => {
+                reload.search = Some(OwnerSearch::new(gateway, *vid));
+                self.ask(Step::Owner, io);
             }
+            (_, _) => self.fail(Failure::LockLost, io),
+        }
+    }
+
+    fn owner_replied(&mut self, status: Status, bytes: &[u8], io: &mut Io) {
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        let Some(search) = &mut reload.search else { return };
+        match search.hear(status, bytes) {
+            Owner::MoreRoom => self.ask(Step::Owner, io),
+            Owner::Later => self.ask_later(Step::Owner, io),
+            Owner::Ours => {
+                let vid = search.vid();
+                tracing::warn!(volume = %self.name, %vid, "the lock is taken to be ours: an earlier worker asked for it through the node that holds it");
+                self.locked(vid.get(), io);
+            }
+            // It is on a yet newer vid, or was given back.
+            Owner::Nobody => self.look_up_later(io),
+            Owner::Other => self.fail(Failure::LockLost, io),
+            Owner::SheepGone => {}
         }
     }
 
     fn advance(&mut self, step: Step, bytes: &[u8], vid: u32, io: &mut Io) {
+        if let Phase::Reloading(reload) = &mut self.phase {
+            reload.refusals = 0;
+        }
         match step {
+            Step::Owner => {}
             Step::Lookup => self.found_vid(vid, io),
             Step::Header(vid) => self.found_header(vid, bytes, io),
             Step::Ancestor(_, depth) => match InodeHeader::decode(bytes) {
@@ -143,6 +206,10 @@ impl Volume {
             Step::Release => self.next_page(io),
             Step::Page(page) => self.compare_page(page, bytes, io),
             Step::Entry => self.ask(Step::OldEntry, io),
+            Step::NewEntry => {
+                let next = if self.is_first_lost(bytes) { Step::OldEntry } else { Step::Entry };
+                self.ask(next, io);
+            }
             Step::OldEntry => self.found_old_entry(bytes, io),
             Step::OldGref => self.raise_old_gref(bytes, io),
             Step::RaiseOldGref => self.ask(Step::Gref, io),
@@ -160,14 +227,19 @@ impl Volume {
         let new = reload.found.as_ref().map_or(own, |(vid, _)| *vid);
         let lost = reload.lost.front().copied();
         let (block, owner) = lost.map_or((0, own), |lost| (lost.block, lost.owner));
+        if step == Step::Lock {
+            io.out.push(FromWorker::LockSent { volume: self.id });
+        }
         let request = match step {
             Step::RaiseOldGref => return,
+            Step::Owner => reload.search.as_ref().map(OwnerSearch::question),
             Step::Lookup => Some(Request::get_vdi_info(&name)),
             Step::Header(vid) | Step::Ancestor(vid, _) => Some(Request::read_inode_header(vid)),
             Step::Lock => Some(Request::lock_vdi(&name)),
             Step::Release => Some(Request::release_vdi(own)),
             Step::Page(page) => Some(Request::read_index(new, page * PAGE_ENTRIES, PAGE_ENTRIES)),
             Step::Entry => Request::write_index(new, block, 1, owner),
+            Step::NewEntry => Some(Request::read_index(new, block, 1)),
             Step::OldEntry => Some(Request::read_index(own, block, 1)),
             Step::OldGref => Some(Request::read_gref(own, block)),
             Step::Gref => Some(Request::write_gref(new, block, 1, 0)),
@@ -249,6 +321,8 @@ impl Volume {
         let Some(vid) = VdiId::new(vid) else { return self.fail(Failure::BadAnswer, io) };
         reload.locked = Some(vid);
         self.locked = Some(vid);
+        // From here on a refusal can only be somebody else's lock.
+        self.lock_sent = None;
         match &reload.found {
             Some((found, _)) if *found == vid => self.ask(Step::Release, io),
             // Another snapshot came between: the lock is on a yet newer vid.
@@ -293,10 +367,14 @@ impl Volume {
 
     /// The entry is written in the new inode; the old one may have it too.
     fn found_old_entry(&mut self, bytes: &[u8], io: &mut Io) {
-        let Phase::Reloading(reload) = &self.phase else { return };
-        let owner = reload.lost.front().map_or(0, |lost| lost.owner.get());
-        let step = if entry(bytes) == owner { Step::OldGref } else { Step::Gref };
+        let step = if self.is_first_lost(bytes) { Step::OldGref } else { Step::Gref };
         self.ask(step, io);
+    }
+
+    /// Whether an entry names the owner that the first lost one must name.
+    fn is_first_lost(&self, bytes: &[u8]) -> bool {
+        let Phase::Reloading(reload) = &self.phase else { return false };
+        reload.lost.front().is_some_and(|lost| entry(bytes) == lost.owner.get())
     }
 
     /// Makes the snapshot count the reference that the new inode now holds.
@@ -317,6 +395,8 @@ impl Volume {
         if let Some(lost) = reload.lost.pop_front() {
             reload.index.set(lost.block, lost.owner.get());
             reload.checked.push(Allocation { at: io.now, ..lost });
+            let allocation = ipc::Allocation { block: lost.block, owner: lost.owner.get() };
+            io.out.push(FromWorker::Allocated { volume: self.id, allocation });
             tracing::warn!(volume = %self.name, block = lost.block, "repaired an index entry that a snapshot had lost");
         }
         self.repair_or_read_on(io);
