@@ -7,21 +7,26 @@
 //!  fail                                               fail
 //! ```
 //!
+//! A lock that is refused may be our own, when an earlier worker asked for it and died
+//! ([`crate::locks`]).
+//!
 //! A line may mean several things ("a:b" is a VDI's name, or a snapshot of "a"),
 //! which are tried in order. The inode's header is read, a few KiB, and checked;
 //! the index is left for later.
 
 use crate::context::Context;
 use crate::engine::Waiter;
+use crate::locks::{Owner, OwnerSearch};
 use crate::verdict::{Verdict, on_lookup, on_object};
 use crate::volume::Volume;
-use crate::volume::reload::ANCESTORS_MAX;
-use sheepfs::ipc::{Failure, Tag, VolumeId};
+use sheepfs::ipc::{Failure, FromWorker, Tag, VolumeId};
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::{Generation, VdiRef, VolumeName};
 use sheepfs::wire::{Request, Status, VdiId};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use tracing::warn;
 
 /// How long to wait before a question that the cluster can't answer now is asked
 /// again.
@@ -32,8 +37,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 pub struct Held {
     /// The vid whose lock is ours.
     pub vid: Option<VdiId>,
-    /// Whether the volume is in use, so that only this VDI will do.
-    pub continues: bool,
+    /// The gateway through which the lock was asked for, with no answer heard.
+    pub lock_sent: Option<SocketAddr>,
 }
 
 /// An attach under way.
@@ -44,8 +49,8 @@ pub struct Attach {
     meanings: VecDeque<VdiRef>,
     held: Held,
     locked: Option<VdiId>,
-    /// The VDI, while its ancestors are looked at.
-    found: Option<(VdiId, InodeHeader)>,
+    /// Who holds the lock that was refused.
+    search: Option<OwnerSearch>,
     missing: Failure,
     step: Step,
     /// The name is to be asked for again then.
@@ -61,8 +66,10 @@ enum Step {
     Lock,
     /// The header of that vid.
     Header(VdiId),
-    /// The header of an ancestor of that vid, and how far it is.
-    Ancestor(u32),
+    /// The vid of the name, whose lock was refused but may be ours.
+    Refused,
+    /// Who holds that lock.
+    Owner,
     /// The end of a lock: the old one, or the one that was taken for nothing.
     Release(After),
 }
@@ -99,7 +106,7 @@ impl Attach {
             volume,
             meanings: name.meanings().into(),
             held,
-            found: None,
+            search: None,
             locked: None,
             missing: Failure::NoSuchVdi,
             step: Step::Find,
@@ -146,6 +153,9 @@ impl Attach {
 
     fn ask(&mut self, step: Step, request: Request, io: &mut Context<Waiter>) -> Progress {
         self.step = step;
+        if step == Step::Lock {
+            io.out.push(FromWorker::LockSent { volume: self.volume });
+        }
         io.send(request, None, Waiter::Attach(self.tag));
         Progress::Going
     }
@@ -159,9 +169,9 @@ impl Attach {
         io: &mut Context<Waiter>,
     ) -> Progress {
         match self.step {
-            Step::Find | Step::Lock => self.found(status, vid, io),
+            Step::Find | Step::Lock | Step::Refused => self.found(status, vid, io),
+            Step::Owner => self.owner(status, bytes, io),
             Step::Header(vid) => self.header(vid, status, bytes, io),
-            Step::Ancestor(depth) => self.ancestor(depth, status, bytes, io),
             Step::Release(After::ReadHeader(vid)) => {
                 self.ask(Step::Header(vid), Request::read_inode_header(vid), io)
             }
@@ -172,21 +182,58 @@ impl Attach {
     fn found(&mut self, status: Status, vid: u32, io: &mut Context<Waiter>) -> Progress {
         match on_lookup(status) {
             Verdict::Done => match VdiId::new(vid) {
+                Some(vid) if self.step == Step::Refused => self.search_owner(vid, io),
                 Some(vid) => self.found_vid(vid, io),
                 None => Progress::Failed(Failure::BadAnswer),
             },
-            Verdict::Retry => {
-                self.delayed = Some(io.now + RETRY_DELAY);
-                Progress::Going
-            }
+            Verdict::Retry => self.later(io),
             Verdict::SheepGone => Progress::SheepGone,
             Verdict::Fail(missing @ (Failure::NoSuchVdi | Failure::NoSuchSnapshot)) => {
                 self.missing = missing;
                 self.meanings.pop_front();
                 self.find(io)
             }
+            Verdict::Fail(Failure::Locked) if self.held.lock_sent.is_some() => {
+                match self.meanings.front().map(Request::get_vdi_info) {
+                    Some(request) => self.ask(Step::Refused, request, io),
+                    None => Progress::Failed(Failure::Locked),
+                }
+            }
             Verdict::Fail(failure) => Progress::Failed(failure),
             Verdict::Reload | Verdict::Recheck => Progress::Failed(Failure::BadAnswer),
+        }
+    }
+
+    /// Begins anew in a moment.
+    fn later(&mut self, io: &mut Context<Waiter>) -> Progress {
+        self.delayed = Some(io.now + RETRY_DELAY);
+        Progress::Going
+    }
+
+    /// The lock was refused, though an earlier worker may have taken it for us.
+    fn search_owner(&mut self, vid: VdiId, io: &mut Context<Waiter>) -> Progress {
+        let Some(gateway) = self.held.lock_sent else { return Progress::Failed(Failure::Locked) };
+        let search = OwnerSearch::new(gateway, vid);
+        self.search = Some(search);
+        self.ask(Step::Owner, search.question(), io)
+    }
+
+    fn owner(&mut self, status: Status, bytes: &[u8], io: &mut Context<Waiter>) -> Progress {
+        let Some(search) = &mut self.search else { return Progress::Failed(Failure::Locked) };
+        match search.hear(status, bytes) {
+            Owner::MoreRoom => {
+                let question = search.question();
+                self.ask(Step::Owner, question, io)
+            }
+            Owner::Later | Owner::Nobody => self.later(io),
+            Owner::Ours => {
+                let vid = search.vid();
+                warn!(%vid, "the VDI's lock is taken to be ours: an earlier worker asked for it through the node that holds it");
+                self.step = Step::Lock;
+                self.found_vid(vid, io)
+            }
+            Owner::Other => Progress::Failed(Failure::Locked),
+            Owner::SheepGone => Progress::SheepGone,
         }
     }
 
@@ -225,41 +272,8 @@ impl Attach {
             }
         };
         match decoded.and_then(|header| header.check_usable(vid).map(|()| header)) {
-            Ok(header) if self.held.continues && self.held.vid.is_some_and(|held| held != vid) => {
-                let parent = header.parent_vdi_id;
-                self.found = Some((vid, header));
-                self.walk_to(parent, 0, io)
-            }
             Ok(header) => self.attached(vid, header, io),
             Err(cause) => self.give_up(Failure::Unusable(cause), io),
-        }
-    }
-
-    /// Looks whether a VDI in use is what the name's new vid was made from.
-    fn walk_to(&mut self, parent: u32, depth: u32, io: &mut Context<Waiter>) -> Progress {
-        match VdiId::new(parent) {
-            Some(vid) if self.held.vid == Some(vid) => match self.found.take() {
-                Some((vid, header)) => self.attached(vid, header, io),
-                None => self.give_up(Failure::BadAnswer, io),
-            },
-            Some(vid) if depth < ANCESTORS_MAX => {
-                self.ask(Step::Ancestor(depth + 1), Request::read_inode_header(vid), io)
-            }
-            Some(_) | None => self.give_up(Failure::Replaced, io),
-        }
-    }
-
-    fn ancestor(
-        &mut self,
-        depth: u32,
-        status: Status,
-        bytes: &[u8],
-        io: &mut Context<Waiter>,
-    ) -> Progress {
-        match (on_object(status), InodeHeader::decode(bytes)) {
-            (Verdict::Done, Ok(header)) => self.walk_to(header.parent_vdi_id, depth, io),
-            (Verdict::SheepGone, _) => Progress::SheepGone,
-            (_, _) => self.give_up(Failure::Replaced, io),
         }
     }
 

@@ -13,15 +13,20 @@ use nix::sys::socket::{
 };
 use sheepfs::ipc::{Arena, LostReason};
 use sheepfs::wire::{HEADER_LEN, Opcode, ReplyHeader};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Instant;
 
 /// Room for a few headers: what payload falls in here is copied once more.
 const STAGING_LEN: usize = 8 * HEADER_LEN;
 /// Frames that one vectored write takes at most.
 const BATCH_MAX: usize = 32;
+/// How long the peer's kernel may acknowledge nothing, in milliseconds. A sheep
+/// that hangs is found sooner (`detection`); this is for a single connection that
+/// the network forgot while new ones work, which nothing else would end.
+const UNACKNOWLEDGED_MS_MAX: u32 = 30_000;
 
 /// A connection, established or on its way.
 #[derive(Debug)]
@@ -33,10 +38,20 @@ pub struct Connection {
     queued_bytes: usize,
     /// Bytes of replies still to come.
     awaited_bytes: usize,
-    expected: HashMap<u32, Expected>,
+    expected: HashMap<u32, Pending>,
+    /// When bytes left last.
+    sent_at: Instant,
     inbox: Inbox,
     staging: [u8; STAGING_LEN],
     staged: usize,
+}
+
+/// A request without an answer.
+#[derive(Debug)]
+struct Pending {
+    expected: Expected,
+    /// When it made progress last.
+    since: Instant,
 }
 
 /// Where the receiving side stands.
@@ -51,7 +66,19 @@ enum Inbox {
         buffer: Vec<u8>,
         received: usize,
         len: usize,
+        /// When bytes of it came last.
+        since: Instant,
     },
+}
+
+/// How long a request has made no progress: none of it was sent, and none of its
+/// reply received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stalled {
+    /// The request's kind.
+    pub opcode: Opcode,
+    /// Since when.
+    pub since: Instant,
 }
 
 impl Connection {
@@ -62,7 +89,7 @@ impl Connection {
     ///
     /// # Errors
     /// The system's, when it refuses at once.
-    pub fn start(address: SocketAddr) -> io::Result<Self> {
+    pub fn start(address: SocketAddr, now: Instant) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(family, SockType::Stream, flags, None)?;
@@ -71,6 +98,7 @@ impl Connection {
         setsockopt(&socket, sockopt::KeepAlive, &true)?;
         setsockopt(&socket, sockopt::TcpKeepIdle, &10)?;
         setsockopt(&socket, sockopt::TcpKeepInterval, &5)?;
+        setsockopt(&socket, sockopt::TcpUserTimeout, &UNACKNOWLEDGED_MS_MAX)?;
         match connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
             Ok(()) | Err(Errno::EINPROGRESS) => {}
             Err(errno) => return Err(errno.into()),
@@ -82,6 +110,7 @@ impl Connection {
             queued_bytes: 0,
             awaited_bytes: 0,
             expected: HashMap::new(),
+            sent_at: now,
             inbox: Inbox::Header,
             staging: [0; STAGING_LEN],
             staged: 0,
@@ -99,10 +128,10 @@ impl Connection {
     }
 
     /// Queues a request; [`Self::flush`] sends it.
-    pub fn push(&mut self, frame: Frame, expected: Expected) {
+    pub fn push(&mut self, frame: Frame, expected: Expected, now: Instant) {
         self.queued_bytes += frame.len();
         self.awaited_bytes += HEADER_LEN + expected.reply_len();
-        self.expected.insert(frame.id(), expected);
+        self.expected.insert(frame.id(), Pending { expected, since: now });
         self.outbox.push_back(frame);
     }
 
@@ -115,14 +144,34 @@ impl Connection {
         self.expected.keys().copied().chain(receiving).collect()
     }
 
+    /// All requests without an answer, with what is known of their progress. Those
+    /// that wait for bytes before them to leave advance with these.
+    pub fn stalled(&self) -> Vec<Stalled> {
+        let unsent: HashSet<u32> = self.outbox.iter().map(Frame::id).collect();
+        let since = |id, pending: &Pending| {
+            if unsent.contains(id) { pending.since.max(self.sent_at) } else { pending.since }
+        };
+        let waiting = self.expected.iter().map(|(id, pending)| Stalled {
+            opcode: pending.expected.opcode,
+            since: since(id, pending),
+        });
+        let receiving = match &self.inbox {
+            Inbox::Header => None,
+            Inbox::Payload { expected, since, .. } => {
+                Some(Stalled { opcode: expected.opcode, since: *since })
+            }
+        };
+        waiting.chain(receiving).collect()
+    }
+
     /// Sends as much as the socket takes.
     ///
     /// # Errors
     /// Why the connection is lost.
-    pub fn flush(&mut self, arena: &Arena) -> Result<(), LostReason> {
+    pub fn flush(&mut self, arena: &Arena, now: Instant) -> Result<(), LostReason> {
         while !self.outbox.is_empty() {
             match self.send_batch(arena) {
-                Ok(sent) => self.account(sent),
+                Ok(sent) => self.account(sent, now),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(lost(&error)),
@@ -146,13 +195,17 @@ impl Connection {
         self.stream.write_vectored(rest)
     }
 
-    fn account(&mut self, sent: usize) {
+    fn account(&mut self, sent: usize, now: Instant) {
+        self.sent_at = now;
         self.queued_bytes -= sent;
         self.sent += sent;
         while let Some(first) = self.outbox.front()
             && self.sent >= first.len()
         {
             self.sent -= first.len();
+            if let Some(pending) = self.expected.get_mut(&first.id()) {
+                pending.since = now;
+            }
             self.outbox.pop_front();
         }
     }
@@ -161,7 +214,12 @@ impl Connection {
     ///
     /// # Errors
     /// Why the connection is lost: it broke, or the peer is no sheep.
-    pub fn receive(&mut self, arena: &Arena, replies: &mut Vec<Reply>) -> Result<(), LostReason> {
+    pub fn receive(
+        &mut self,
+        arena: &Arena,
+        now: Instant,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), LostReason> {
         loop {
             let wanted = match self.receive_once(arena) {
                 Ok(0) => return Err(LostReason::Disconnected),
@@ -170,7 +228,7 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(lost(&error)),
             };
-            self.advance(wanted, arena, replies)?;
+            self.advance(wanted, arena, now, replies)?;
         }
     }
 
@@ -196,12 +254,14 @@ impl Connection {
         &mut self,
         n: usize,
         arena: &Arena,
+        now: Instant,
         replies: &mut Vec<Reply>,
     ) -> Result<(), LostReason> {
         let mut staged_more = n;
-        if let Inbox::Payload { received, len, .. } = &mut self.inbox {
+        if let Inbox::Payload { received, len, since, .. } = &mut self.inbox {
             let direct = n.min(*len - *received);
             *received += direct;
+            *since = now;
             staged_more = n - direct;
         }
         self.staged += staged_more;
@@ -211,7 +271,7 @@ impl Connection {
             let mut bytes = [0; HEADER_LEN];
             bytes.copy_from_slice(&self.staging[at..at + HEADER_LEN]);
             at += HEADER_LEN;
-            self.begin(ReplyHeader::decode(&bytes))?;
+            self.begin(ReplyHeader::decode(&bytes), now)?;
             at += self.take_staged(at, arena);
             self.finish_payload(replies);
         }
@@ -221,8 +281,9 @@ impl Connection {
     }
 
     /// A header has come: check it against what was asked.
-    fn begin(&mut self, header: ReplyHeader) -> Result<(), LostReason> {
-        let expected = self.expected.remove(&header.id).ok_or(LostReason::NotASheep)?;
+    fn begin(&mut self, header: ReplyHeader, now: Instant) -> Result<(), LostReason> {
+        let pending = self.expected.remove(&header.id).ok_or(LostReason::NotASheep)?;
+        let expected = pending.expected;
         self.awaited_bytes -= HEADER_LEN + expected.reply_len();
         let len = header.data_length as usize;
         let known = Opcode::from_code(header.opcode) == Some(expected.opcode);
@@ -235,8 +296,8 @@ impl Connection {
             return Err(LostReason::NotASheep);
         }
         let buffered = if expected.direct(len).is_some() { 0 } else { len };
-        self.inbox =
-            Inbox::Payload { header, expected, buffer: vec![0; buffered], received: 0, len };
+        let buffer = vec![0; buffered];
+        self.inbox = Inbox::Payload { header, expected, buffer, received: 0, len, since: now };
         Ok(())
     }
 
@@ -284,7 +345,8 @@ impl Expected {
     }
 }
 
-fn lost(error: &io::Error) -> LostReason {
+/// What an error of a socket means.
+pub fn lost(error: &io::Error) -> LostReason {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => LostReason::Refused,
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => LostReason::Disconnected,

@@ -6,9 +6,13 @@ use crate::cache::Cache;
 use crate::context::{Context, Wire};
 use crate::frame::Reply;
 use crate::query::{self, Part, QueryRun, send_report};
+use crate::resume::{Resume, Wanted};
 use crate::volume::objects::Kind;
+use crate::volume::recent::Allocation;
 use crate::volume::{Volume, Wait};
-use sheepfs::ipc::{Arena, Failure, FromWorker, LostReason, RawSpan, Tag, ToWorker, VolumeId};
+use sheepfs::ipc::{
+    self, Arena, Failure, FromWorker, LostReason, RawSpan, Tag, ToWorker, VolumeId,
+};
 use sheepfs::wire::VdiId;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -20,6 +24,8 @@ pub enum Waiter {
     Volume(VolumeId, Wait),
     /// An attach.
     Attach(Tag),
+    /// A resume.
+    Resume(Tag),
     /// A query.
     Query(Tag, Part),
 }
@@ -28,6 +34,9 @@ pub enum Waiter {
 pub struct Engine {
     volumes: BTreeMap<VolumeId, Volume>,
     attaches: HashMap<Tag, Attach>,
+    resumes: HashMap<Tag, Resume>,
+    /// What earlier workers allocated, of volumes still to be resumed.
+    remembered: HashMap<VolumeId, Vec<ipc::Allocation>>,
     queries: HashMap<Tag, QueryRun>,
     waiters: HashMap<u32, Waiter>,
     cache: Cache,
@@ -52,6 +61,8 @@ impl Engine {
         Self {
             volumes: BTreeMap::new(),
             attaches: HashMap::new(),
+            resumes: HashMap::new(),
+            remembered: HashMap::new(),
             queries: HashMap::new(),
             waiters: HashMap::new(),
             cache: Cache::new(cache_bytes),
@@ -62,18 +73,21 @@ impl Engine {
     /// Takes a message of the supervisor's.
     pub fn message(&mut self, message: ToWorker, around: &mut Surroundings) {
         match message {
-            // Connecting is over before there is an engine.
-            ToWorker::Connect { .. } => {}
-            ToWorker::Attach { tag, volume, name, held_lock, continues } => {
+            // Pings are answered by the session, and connecting is over before there
+            // is an engine.
+            ToWorker::Connect { .. } | ToWorker::Check { .. } | ToWorker::Ping { .. } => {}
+            ToWorker::Attach { tag, volume, name, held_lock, lock_sent } => {
                 let (mut io, _) = self.context(around);
-                let attach = Attach::begin(
-                    tag,
-                    volume,
-                    &name,
-                    Held { vid: VdiId::new(held_lock), continues },
-                    &mut io,
-                );
+                let held = Held { vid: VdiId::new(held_lock), lock_sent };
+                let attach = Attach::begin(tag, volume, &name, held, &mut io);
                 self.attaches.insert(tag, attach);
+            }
+            ToWorker::Remember { volume, allocations } => {
+                self.remembered.entry(volume).or_default().extend(allocations);
+            }
+            ToWorker::Resume { tag, volume, name, facts, lock_sent } => {
+                let remembered = self.take_remembered(volume, around.now);
+                self.resume(tag, Wanted { volume, name, facts, lock_sent, remembered }, around);
             }
             ToWorker::Query { tag, query } => {
                 let (mut io, _) = self.context(around);
@@ -95,6 +109,24 @@ impl Engine {
             }
             ToWorker::SetCache { cache_bytes } => self.cache = Cache::new(cache_bytes),
         }
+    }
+
+    fn resume(&mut self, tag: Tag, wanted: Wanted, around: &mut Surroundings) {
+        let (mut io, _) = self.context(around);
+        match Resume::begin(tag, wanted, &mut io) {
+            Ok(resume) => drop(self.resumes.insert(tag, resume)),
+            Err(failure) => io.done(tag, Err(failure)),
+        }
+    }
+
+    /// What is remembered of a volume; how old it is nobody knows, so it is new.
+    fn take_remembered(&mut self, volume: VolumeId, now: Instant) -> Vec<Allocation> {
+        let remembered = self.remembered.remove(&volume).unwrap_or_default().into_iter();
+        let checked = |one: ipc::Allocation| {
+            let owner = VdiId::new(one.owner)?;
+            Some(Allocation { block: one.block, owner, at: now })
+        };
+        remembered.filter_map(checked).collect()
     }
 
     fn transfer(
@@ -164,6 +196,7 @@ impl Engine {
                 going
             }
             Some(Waiter::Attach(tag)) => self.attach_replied(tag, reply, around),
+            Some(Waiter::Resume(tag)) => self.resume_replied(tag, reply, around),
             Some(Waiter::Query(tag, part)) => self.query_replied(tag, part, reply, around),
             None => false,
         };
@@ -172,20 +205,44 @@ impl Engine {
 
     fn attach_replied(&mut self, tag: Tag, reply: &Reply, around: &mut Surroundings) -> bool {
         let Some(mut attach) = self.attaches.remove(&tag) else { return false };
-        let (mut io, volumes) = self.context(around);
+        let (mut io, _) = self.context(around);
         let vid = reply.header.vdi().vdi_id;
         match attach.reply(reply.status, &reply.bytes, vid, &mut io) {
             attach::Progress::Going => {
                 self.attaches.insert(tag, attach);
             }
             attach::Progress::Attached(volume) => {
-                io.out.push(FromWorker::Attached { tag, facts: volume.facts() });
-                volumes.insert(attach.volume(), *volume);
+                self.attached(tag, attach.volume(), *volume, around);
             }
             attach::Progress::Failed(failure) => io.done(attach.tag(), Err(failure)),
             attach::Progress::SheepGone => return true,
         }
         false
+    }
+
+    fn resume_replied(&mut self, tag: Tag, reply: &Reply, around: &mut Surroundings) -> bool {
+        let Some(mut resume) = self.resumes.remove(&tag) else { return false };
+        match resume.reply(reply.status, &reply.bytes, around.now) {
+            attach::Progress::Going => {
+                self.resumes.insert(tag, resume);
+            }
+            attach::Progress::Attached(volume) => {
+                self.attached(tag, resume.volume(), *volume, around);
+            }
+            attach::Progress::Failed(failure) => self.context(around).0.done(tag, Err(failure)),
+            attach::Progress::SheepGone => return true,
+        }
+        false
+    }
+
+    /// A volume can take requests; one that moved while no worker lived goes after it.
+    fn attached(&mut self, tag: Tag, id: VolumeId, volume: Volume, around: &mut Surroundings) {
+        let (mut io, volumes) = self.context(around);
+        io.out.push(FromWorker::Attached { tag, facts: volume.facts() });
+        volumes.insert(id, volume);
+        if let Some(volume) = volumes.get_mut(&id) {
+            volume.begin(&mut io);
+        }
     }
 
     fn query_replied(
@@ -211,15 +268,12 @@ impl Engine {
     /// Takes a time step.
     pub fn tick(&mut self, around: &mut Surroundings) {
         let now = around.now;
-        let late = |attach: &Attach| attach.next_deadline().is_some_and(|at| at <= now);
-        let late: Vec<Tag> =
-            self.attaches.iter().filter(|(_, attach)| late(attach)).map(|(tag, _)| *tag).collect();
-        for tag in late {
-            if let Some(mut attach) = self.attaches.remove(&tag) {
-                attach.tick(&mut self.context(around).0);
-                self.attaches.insert(tag, attach);
-            }
-        }
+        let mut attaches = std::mem::take(&mut self.attaches);
+        let mut resumes = std::mem::take(&mut self.resumes);
+        let (mut io, _) = self.context(around);
+        attaches.values_mut().for_each(|attach| attach.tick(&mut io));
+        resumes.values_mut().for_each(|resume| resume.tick(&mut io));
+        (self.attaches, self.resumes) = (attaches, resumes);
         let (mut io, volumes) = self.context(around);
         for volume in volumes.values_mut() {
             if volume.next_deadline().is_some_and(|at| at <= now) {
@@ -231,6 +285,7 @@ impl Engine {
     /// When [`Self::tick`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let volumes = self.volumes.values().filter_map(Volume::next_deadline);
-        volumes.chain(self.attaches.values().filter_map(Attach::next_deadline)).min()
+        let attaches = self.attaches.values().filter_map(Attach::next_deadline);
+        volumes.chain(attaches).chain(self.resumes.values().filter_map(Resume::next_deadline)).min()
     }
 }

@@ -1,6 +1,6 @@
 //! Requests on their way out and replies on their way in.
 
-use sheepfs::ipc::Span;
+use sheepfs::ipc::{LostReason, Span};
 use sheepfs::wire::request::Payload;
 use sheepfs::wire::{HEADER_LEN, Opcode, ReplyHeader, Request, Status};
 
@@ -56,6 +56,8 @@ pub struct Reply {
     pub header: ReplyHeader,
     /// The payload, unless it went to the arena.
     pub bytes: Vec<u8>,
+    /// Why there was no answer, if there was none; the status is a stand-in then.
+    pub lost: Option<LostReason>,
 }
 
 impl Frame {
@@ -100,12 +102,12 @@ impl Expected {
 impl Reply {
     /// Puts a reply together.
     pub fn new(header: ReplyHeader, bytes: Vec<u8>) -> Self {
-        Self { id: header.id, status: header.status, header, bytes }
+        Self { id: header.id, status: header.status, header, bytes, lost: None }
     }
 
-    /// The reply that a request gets which never reached anybody.
-    pub fn unreachable(id: u32) -> Self {
+    /// The reply that a request to another node gets when there is none.
+    pub fn unreachable(id: u32, why: LostReason) -> Self {
         let header = ReplyHeader::decode(&[0; HEADER_LEN]);
-        Self { id, status: Status::NetworkError, header, bytes: Vec::new() }
+        Self { id, status: Status::NetworkError, header, bytes: Vec::new(), lost: Some(why) }
     }
 }

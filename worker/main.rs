@@ -10,10 +10,21 @@ mod attach;
 mod cache;
 mod connection;
 mod context;
+mod detection;
 mod engine;
+mod errands;
+mod facts;
+#[cfg(test)]
+mod fake;
 mod frame;
+mod link;
+mod locks;
+mod members;
+mod poller;
 mod privileges;
 mod query;
+mod resume;
+mod room;
 mod session;
 mod sheep;
 #[cfg(test)]
@@ -21,10 +32,13 @@ mod simulation;
 mod vdis;
 mod verdict;
 mod volume;
+mod watch;
 
-use session::{End, Session};
+use link::Link;
+use room::Room;
+use session::{End, Ended};
 use sheepfs::ipc::message::BUILD;
-use sheepfs::ipc::{Arena, ChannelError, FromWorker, ToWorker, WorkerEnd};
+use sheepfs::ipc::{Arena, ChannelError, FromWorker, WorkerEnd};
 use sheepfs::logging::Sink;
 use std::process::ExitCode;
 use tracing::{debug, error};
@@ -43,7 +57,7 @@ fn main() -> ExitCode {
         return ExitCode::from(77);
     }
     match Arena::from_fd(memory) {
-        Ok(arena) => serve(WorkerEnd::from_fd(channel), arena),
+        Ok(arena) => serve(Link::new(WorkerEnd::from_fd(channel), arena)),
         Err(error) => {
             error!("the arena that the supervisor made cannot be used: {error}");
             ExitCode::from(70)
@@ -51,19 +65,26 @@ fn main() -> ExitCode {
     }
 }
 
-/// Waits for an address, serves its sheep, and says why it ends.
-fn serve(channel: WorkerEnd, arena: Arena) -> ExitCode {
-    let (channel, end) = match wait_for_address(&channel) {
-        Ok((address, cache_bytes)) => match Session::open(channel, arena, address, cache_bytes) {
+/// Waits for a sheep, serves it, and says why it ends.
+fn serve(mut link: Link) -> ExitCode {
+    link.say([FromWorker::Hello { build: BUILD.to_owned() }]);
+    let (mut link, end) = loop {
+        let Ended { link: left, end, connected } = match Room::new(link).wait() {
             Ok(session) => session.run(),
-            Err((channel, end)) => (channel, end),
-        },
-        Err(end) => (channel, end),
+            Err(left) => break *left,
+        };
+        link = left;
+        match end {
+            // Nothing was promised yet: another sheep may do.
+            End::Sheep(reason) if !connected => link.say([FromWorker::Unreached { reason }]),
+            end => break (link, end),
+        }
     };
     match end {
         End::Supervisor(ChannelError::Closed) => debug!("the supervisor is gone"),
         End::Sheep(reason) => {
-            let _ = channel.send(&FromWorker::Lost { reason });
+            link.say([FromWorker::Lost { reason }]);
+            let _ = link.send_all();
         }
         End::Supervisor(_) | End::Poll(_) => {
             error!("the worker ends: {end}");
@@ -71,16 +92,4 @@ fn serve(channel: WorkerEnd, arena: Arena) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
-}
-
-fn wait_for_address(channel: &WorkerEnd) -> Result<(std::net::SocketAddr, u64), End> {
-    channel.send(&FromWorker::Hello { build: BUILD.to_owned() })?;
-    loop {
-        match session::next_message(channel)? {
-            ToWorker::Connect { build, sheep, cache_bytes } if build == BUILD => {
-                return Ok((sheep, cache_bytes));
-            }
-            other => debug!(?other, "a message before the address is dropped"),
-        }
-    }
 }

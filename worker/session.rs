@@ -1,25 +1,31 @@
 //! The event loop: one thread, one `poll`, no waiting anywhere else.
 //!
-//! A session is one sheep. It begins with the connections, goes on until the
-//! sheep is lost or the supervisor ends, and is never repaired: the supervisor
-//! starts another worker.
+//! A session is one sheep. It begins with connections on which the sheep has
+//! answered, goes on until the sheep is lost or the supervisor ends, and is never
+//! repaired: the supervisor has another worker ready.
+//!
+//! A turn takes replies, then messages, then says what follows from them, and only
+//! then sends requests. So what the supervisor must know before a request leaves, that
+//! an object is created or a lock asked for, is in the kernel by then and outlives
+//! this process. While the channel is full, no request is given to a connection.
 
 use crate::context::Wire;
 use crate::engine::{Engine, Surroundings};
+use crate::errands::{Around, Errands, Plan};
 use crate::frame::Reply;
+use crate::link::Link;
+use crate::poller::poll_until;
 use crate::sheep::{ConnectionId, Sheep};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use sheepfs::ipc::{Arena, ChannelError, FromWorker, LostReason, Span, ToWorker, WorkerEnd};
+use sheepfs::ipc::{ChannelError, ClusterFacts, FromWorker, LostReason, Span, ToWorker};
 use sheepfs::wire::Request;
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// How long a sheep may take to answer the first, cheapest request.
-const FIRST_ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long another node may take to say how much space it has.
+const NODE_ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// Why a session ended.
 #[derive(Debug, Error)]
@@ -37,13 +43,22 @@ pub enum End {
 
 /// One sheep's session.
 pub struct Session {
-    channel: WorkerEnd,
-    arena: Arena,
+    link: Link,
     sheep: Sheep,
     engine: Engine,
-    /// Messages that found no room in the socket, in order. Bounded by what the
-    /// supervisor has asked: each request has one answer, or one report.
-    outbox: VecDeque<FromWorker>,
+    errands: Errands,
+    /// The cluster, until the supervisor is told of it.
+    opening: Option<ClusterFacts>,
+}
+
+/// What is left of a session.
+pub struct Ended {
+    /// What was inherited.
+    pub link: Link,
+    /// Why it ended.
+    pub end: End,
+    /// Whether the supervisor was told of it.
+    pub connected: bool,
 }
 
 /// The sheep, as decisions see it.
@@ -55,7 +70,7 @@ impl Wire for Outgoing<'_> {
     }
 
     fn ask_node(&mut self, node: SocketAddr, request: Request, now: Instant) -> Option<u32> {
-        self.0.ask_node(node, request, now).ok()
+        self.0.ask_node(node, request, now + NODE_ANSWER_MAX, now).ok()
     }
 }
 
@@ -66,202 +81,140 @@ struct Ready {
 }
 
 impl Session {
-    /// Connects, and makes sure that a sheep answers.
-    ///
-    /// # Errors
-    /// Why there is no session.
-    pub fn open(
-        channel: WorkerEnd,
-        arena: Arena,
-        address: SocketAddr,
+    /// A session with a sheep that has answered.
+    pub fn new(
+        link: Link,
+        sheep: Sheep,
+        plan: &Plan,
+        cluster: ClusterFacts,
         cache_bytes: u64,
-    ) -> Result<Self, (WorkerEnd, End)> {
-        let connected = Sheep::connect(address).map_err(|_| End::Sheep(LostReason::Unreachable));
-        let sheep = match connected
-            .and_then(|mut sheep| first_answer(&mut sheep, &arena).map(|()| sheep))
-        {
-            Ok(sheep) => sheep,
-            Err(end) => return Err((channel, end)),
-        };
-        let outbox = VecDeque::from([FromWorker::Connected]);
-        Ok(Self { channel, arena, sheep, engine: Engine::new(cache_bytes), outbox })
+        now: Instant,
+    ) -> Self {
+        let errands = Errands::new(plan, &cluster, now);
+        let engine = Engine::new(cache_bytes);
+        Self { link, sheep, engine, errands, opening: Some(cluster) }
     }
 
     /// Serves until the end, and says why it came.
-    pub fn run(mut self) -> (WorkerEnd, End) {
+    pub fn run(mut self) -> Ended {
         loop {
             if let Err(end) = self.turn() {
-                return (self.channel, end);
+                return Ended { link: self.link, end, connected: self.opening.is_none() };
             }
         }
     }
 
     /// What was answered before the sheep is lost still counts, and is told: a
-    /// write that was carried out must not fail.
+    /// write that was carried out must not be taken for one that may not have been.
     fn turn(&mut self) -> Result<(), End> {
         let ready = self.wait()?;
         let now = Instant::now();
-        let mut replies = Vec::new();
-        let mut lost = Ok(());
-        for id in ready.connections {
-            let outcome = self.sheep.ready(id, &self.arena, &mut replies);
-            lost = lost.and(outcome);
-        }
-        self.sheep.expire(now, &mut replies);
         let mut out = Vec::new();
-        let around = &mut Surroundings {
-            wire: &mut Outgoing(&mut self.sheep),
-            out: &mut out,
-            arena: &self.arena,
-            now,
-        };
-        for reply in &replies {
-            let outcome = self.engine.reply(reply, around);
-            lost = lost.and(outcome);
-        }
+        let mut lost = self.take_replies(&ready.connections, &mut out, now);
         if lost.is_ok() {
-            while ready.channel
-                && let Some(message) = self.channel.receive()?
-            {
-                self.engine.message(message, around);
+            if ready.channel {
+                self.take_messages(&mut out, now)?;
             }
-            self.engine.tick(around);
-            lost = self.sheep.flush(&self.arena);
+            lost = self.tick(&mut out, now);
         }
-        self.outbox.extend(out);
-        self.send_messages()?;
-        lost.map_err(End::Sheep)
+        self.link.say(out);
+        if lost.is_ok()
+            && !self.errands.is_opening(now)
+            && let Some(cluster) = self.opening.take()
+        {
+            self.link.say([FromWorker::Connected { cluster }]);
+        }
+        self.link.send()?;
+        lost.and_then(|()| self.send_requests(now)).map_err(End::Sheep)
     }
 
-    fn send_messages(&mut self) -> Result<(), End> {
-        while let Some(message) = self.outbox.front() {
-            if !self.channel.send(message)? {
-                break;
+    fn take_replies(
+        &mut self,
+        ready: &[ConnectionId],
+        out: &mut Vec<FromWorker>,
+        now: Instant,
+    ) -> Result<(), LostReason> {
+        let mut replies: Vec<Reply> = Vec::new();
+        let mut lost = Ok(());
+        for id in ready {
+            lost = lost.and(self.sheep.ready(*id, &self.link.arena, now, &mut replies));
+        }
+        if lost.is_err() {
+            // Answers that came before the end count, on all connections.
+            let all: Vec<_> = self.sheep.watched().map(|(id, _, _)| id).collect();
+            for id in all {
+                let _ = self.sheep.ready(id, &self.link.arena, now, &mut replies);
             }
-            self.outbox.pop_front();
+        }
+        self.sheep.expire(now, &mut replies);
+        for reply in &replies {
+            lost = lost.and(self.take_reply(reply, out, now));
+        }
+        lost
+    }
+
+    fn take_reply(
+        &mut self,
+        reply: &Reply,
+        out: &mut Vec<FromWorker>,
+        now: Instant,
+    ) -> Result<(), LostReason> {
+        if self.errands.reply(reply, &mut Around { sheep: &mut self.sheep, out, now })? {
+            return Ok(());
+        }
+        let wire = &mut Outgoing(&mut self.sheep);
+        self.engine.reply(reply, &mut Surroundings { wire, out, arena: &self.link.arena, now })
+    }
+
+    fn take_messages(&mut self, out: &mut Vec<FromWorker>, now: Instant) -> Result<(), End> {
+        let wire = &mut Outgoing(&mut self.sheep);
+        while let Some(message) = self.link.receive()? {
+            if let ToWorker::Ping { number } = message {
+                out.push(FromWorker::Pong { number });
+                continue;
+            }
+            let around = &mut Surroundings { wire, out, arena: &self.link.arena, now };
+            self.engine.message(message, around);
         }
         Ok(())
     }
 
+    fn tick(&mut self, out: &mut Vec<FromWorker>, now: Instant) -> Result<(), LostReason> {
+        let wire = &mut Outgoing(&mut self.sheep);
+        self.engine.tick(&mut Surroundings { wire, out, arena: &self.link.arena, now });
+        self.errands.tick(&mut Around { sheep: &mut self.sheep, out, now })
+    }
+
+    /// Sends requests, once all that is to be known before is in the channel.
+    fn send_requests(&mut self, now: Instant) -> Result<(), LostReason> {
+        if self.link.is_clear() && !self.errands.hold_requests(now) {
+            self.sheep.dispatch(now);
+        }
+        self.errands.note_sent(&self.sheep, now);
+        self.sheep.flush(&self.link.arena, now)
+    }
+
     /// Waits for a message, a connection, or the next deadline.
     fn wait(&self) -> Result<Ready, End> {
-        let interest = |send: bool| {
-            if send { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN }
-        };
-        let mut fds = vec![PollFd::new(self.channel.as_fd(), interest(!self.outbox.is_empty()))];
+        let mut watched = vec![(self.link.as_fd(), !self.link.is_clear())];
         let mut names = Vec::with_capacity(crate::sheep::CONNECTIONS);
         for (id, fd, wants_to_send) in self.sheep.watched() {
             names.push(id);
-            fds.push(PollFd::new(fd, interest(wants_to_send)));
+            watched.push((fd, wants_to_send));
         }
-        let deadlines = [self.engine.next_deadline(), self.sheep.next_deadline()];
-        poll_until(&mut fds, deadlines.into_iter().flatten().min())?;
-        let hit = |fd: &PollFd| fd.any().unwrap_or(true);
-        Ok(Ready {
-            channel: hit(&fds[0]),
-            connections: names
-                .into_iter()
-                .zip(&fds[1..])
-                .filter(|(_, fd)| hit(fd))
-                .map(|(id, _)| id)
-                .collect(),
-        })
+        let mut hits =
+            poll_until(&watched, self.deadline(Instant::now())).map_err(End::Poll)?.into_iter();
+        let channel = hits.next().unwrap_or(true);
+        let hit = names.into_iter().zip(hits).filter(|(_, hit)| *hit);
+        Ok(Ready { channel, connections: hit.map(|(id, _)| id).collect() })
     }
-}
 
-/// Asks the cheapest question over a fresh set of connections.
-fn first_answer(sheep: &mut Sheep, arena: &Arena) -> Result<(), End> {
-    let until = Instant::now() + FIRST_ANSWER_MAX;
-    let mut replies: Vec<Reply> = Vec::new();
-    sheep.request(Request::get_cluster_default(), None);
-    while replies.is_empty() {
-        if Instant::now() >= until {
-            return Err(End::Sheep(LostReason::Unreachable));
-        }
-        sheep.flush(arena).map_err(End::Sheep)?;
-        let names: Vec<_> = sheep.watched().map(|(id, _, _)| id).collect();
-        let mut fds: Vec<_> = sheep
-            .watched()
-            .map(|(_, fd, send)| {
-                PollFd::new(
-                    fd,
-                    if send { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN },
-                )
-            })
-            .collect();
-        poll_until(&mut fds, Some(until))?;
-        let hit: Vec<_> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
-        for (id, _) in names.into_iter().zip(hit).filter(|(_, hit)| *hit) {
-            sheep.ready(id, arena, &mut replies).map_err(End::Sheep)?;
-        }
-    }
-    Ok(())
-}
-
-fn poll_until(fds: &mut [PollFd], deadline: Option<Instant>) -> Result<(), End> {
-    let timeout = deadline.map_or(PollTimeout::NONE, |at| {
-        let left = at.saturating_duration_since(Instant::now());
-        // A deadline is met late, by up to a millisecond, rather than early and often.
-        PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-    });
-    match poll(fds, timeout) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(End::Poll(errno)),
-    }
-}
-
-/// Waits for the next message, before there is a session.
-///
-/// # Errors
-/// When the supervisor is gone.
-pub fn next_message(channel: &WorkerEnd) -> Result<ToWorker, End> {
-    loop {
-        if let Some(message) = channel.receive()? {
-            return Ok(message);
-        }
-        poll_until(&mut [PollFd::new(channel.as_fd(), PollFlags::POLLIN)], None)?;
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        let tell = self.opening.filter(|_| !self.errands.is_opening(now)).map(|_| now);
+        let own = [self.engine.next_deadline(), self.sheep.next_deadline()];
+        own.into_iter().chain([self.errands.next_deadline(now), tell]).flatten().min()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use sheepfs::ipc::{Query, Tag, channel::pair};
-    use sheepfs::wire::header::{ReplyHeader, RequestHeader};
-    use sheepfs::wire::{HEADER_LEN, Status};
-    use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
-
-    /// Answers a request that has no payload, with success and nothing more.
-    fn answer(peer: &mut TcpStream) {
-        let mut request = [0; HEADER_LEN];
-        peer.read_exact(&mut request).unwrap();
-        let reply = ReplyHeader::new(&RequestHeader::decode(&request), 1, Status::Success, 0);
-        peer.write_all(&reply.encode()).unwrap();
-    }
-
-    #[test]
-    fn an_answer_counts_though_the_sheep_is_gone_behind_it() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let sheep = std::thread::spawn(move || {
-            let mut peers: Vec<_> =
-                (0..crate::sheep::CONNECTIONS).map(|_| listener.accept().unwrap().0).collect();
-            answer(&mut peers[0]);
-            answer(&mut peers[0]);
-        });
-        let (supervisor, worker) = pair().unwrap();
-        let arena = Arena::create(4096).unwrap();
-        let opened = Session::open(WorkerEnd::from_fd(worker), arena, address, 0);
-        let mut session = opened.map_err(|(_, end)| end).unwrap();
-        let query = ToWorker::Query { tag: Tag(1), query: Query::Nodes };
-        assert!(supervisor.send(&query).unwrap());
-        session.turn().unwrap();
-        sheep.join().unwrap();
-        let (_channel, end) = session.run();
-        assert!(matches!(end, End::Sheep(LostReason::Disconnected)), "{end}");
-        assert_eq!(supervisor.receive().unwrap(), Some(FromWorker::Connected));
-        let report = supervisor.receive().unwrap();
-        assert!(matches!(report, Some(FromWorker::ReportChunk { last: true, .. })), "{report:?}");
-    }
-}
+mod tests;

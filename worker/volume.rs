@@ -23,6 +23,7 @@ mod pages;
 mod parts;
 pub mod recent;
 pub mod reload;
+mod repair;
 mod stripe;
 mod updates;
 
@@ -31,8 +32,8 @@ use crate::engine::Waiter;
 use crate::verdict::{Verdict, on_object};
 use flush::Barriers;
 use index::{Index, Update, Updates};
-use objects::{Kind, ObjectQueue, Part, PartId, State};
-use recent::Recent;
+use objects::{Doubt, Kind, ObjectQueue, Part, PartId, State};
+use recent::{Allocation, Recent};
 use reload::Reload;
 use sheepfs::ipc::{Failure, Span, Tag, VolumeFacts, VolumeId};
 use sheepfs::wire::inode::InodeHeader;
@@ -40,10 +41,14 @@ use sheepfs::wire::name::VdiName;
 use sheepfs::wire::request::{Extent, TRANSFER_LEN_MAX};
 use sheepfs::wire::{Request, Status, VdiId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long a part waits when the cluster asks for patience (HALT, recovery).
 const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// How often in a row the volume's own questions may be refused for a reason that
+/// waiting hardly heals, such as one bad answer of one disk.
+const REFUSALS_MAX: u32 = 10;
 
 /// What the worker's engine passes to a volume with each step.
 pub type Io<'a> = Context<'a, Waiter>;
@@ -57,6 +62,8 @@ pub enum Wait {
     StripeRest(u32, PartId),
     /// A part's index entry, read again.
     Recheck(u32, PartId),
+    /// Whether the cluster recovers, since a part's object is absent.
+    Recovery(u32, PartId),
     /// The header, since that entry is another now: is it still our VDI's?
     Confirm(u32, PartId, u32),
     /// A page of the index.
@@ -96,6 +103,17 @@ enum Phase {
     Failed(Failure),
 }
 
+/// What an earlier worker left of a volume.
+#[derive(Debug, Default)]
+pub struct Former {
+    /// What it allocated lately.
+    pub allocations: Vec<Allocation>,
+    /// Through whom it asked for the lock of a newer vid.
+    pub lock_sent: Option<SocketAddr>,
+    /// Whether the vid became a snapshot since.
+    pub became_snapshot: bool,
+}
+
 /// An attached volume.
 #[derive(Debug)]
 pub struct Volume {
@@ -111,6 +129,10 @@ pub struct Volume {
     ops: BTreeMap<Tag, Op>,
     barriers: Barriers,
     recent: Recent,
+    /// The gateway through which an earlier worker asked for the next vid's lock.
+    lock_sent: Option<SocketAddr>,
+    /// How often in a row a page of the index was refused.
+    refusals: u32,
     phase: Phase,
     detaching: Option<Tag>,
     /// Whether the header was looked at for the detach.
@@ -142,12 +164,29 @@ impl Volume {
             ops: BTreeMap::new(),
             barriers: Barriers::default(),
             recent: Recent::new(now),
+            lock_sent: None,
+            refusals: 0,
             phase: Phase::Serving,
             detaching: None,
             looked: false,
             next_part: 0,
             on_wire: 0,
         }
+    }
+
+    /// The volume as an earlier worker left it.
+    pub fn resumed(mut self, former: Former, now: Instant) -> Self {
+        self.recent.inherit(former.allocations, now);
+        self.lock_sent = former.lock_sent;
+        if former.became_snapshot {
+            self.phase = Phase::Draining;
+        }
+        self
+    }
+
+    /// The supervisor was told of it: what does not wait for requests begins.
+    pub fn begin(&mut self, io: &mut Io) {
+        self.settle(io);
     }
 
     /// What the supervisor is told of it.
@@ -219,7 +258,7 @@ impl Volume {
             self.next_part += 1;
             let span = span.part(done, len);
             let state = State::Waiting;
-            let part = Part { id, tag, kind, extent, span, state, rechecked: false };
+            let part = Part { id, tag, kind, extent, span, state, doubt: Doubt::None };
             self.objects.entry(object).or_default().push(part);
             parts.push((object, id));
             done += len;
@@ -264,6 +303,9 @@ impl Volume {
             Wait::Part(object, part) => self.part_replied(object, part, verdict, io),
             Wait::StripeRest(object, part) => self.rest_replied(object, part, verdict, bytes, io),
             Wait::Recheck(object, part) => self.rechecked(object, part, verdict, bytes, io),
+            Wait::Recovery(object, part) => {
+                self.recovery_replied(object, part, (verdict, bytes), io);
+            }
             Wait::Confirm(object, part, entry) => {
                 self.confirmed(object, part, entry, (verdict, bytes), io);
             }
@@ -283,7 +325,10 @@ impl Volume {
 
     /// A volume that failed tries nothing again: what was not done fails.
     fn ruling(&self, wait: &Wait, verdict: Verdict) -> Verdict {
-        let asks = matches!(wait, Wait::StripeRest(..) | Wait::Recheck(..) | Wait::Confirm(..));
+        let asks = matches!(
+            wait,
+            Wait::StripeRest(..) | Wait::Recheck(..) | Wait::Recovery(..) | Wait::Confirm(..)
+        );
         match self.failure() {
             Some(failure) if asks || verdict != Verdict::Done => Verdict::Fail(failure),
             Some(_) | None => verdict,

@@ -31,7 +31,7 @@ fn plan() -> impl Strategy<Value = Plan> {
 /// A connection and its other end.
 fn connected() -> (Connection, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let connection = Connection::start(listener.local_addr().unwrap()).unwrap();
+    let connection = Connection::start(listener.local_addr().unwrap(), Instant::now()).unwrap();
     let (peer, _) = listener.accept().unwrap();
     wait(&connection, PollFlags::POLLOUT);
     (connection, peer)
@@ -62,7 +62,7 @@ fn ask(connection: &mut Connection, id: u32, plan: Plan, span: sheepfs::ipc::Spa
         Destination::Memory { len_max: plan.len + id % 3 }
     };
     let frame = Frame::new(Request::get_cluster_default(), id, None);
-    connection.push(frame, Expected { opcode: opcode(plan), destination });
+    connection.push(frame, Expected { opcode: opcode(plan), destination }, Instant::now());
 }
 
 proptest! {
@@ -85,7 +85,7 @@ proptest! {
             ask(&mut connection, id, *plan, span);
             spans.push(span);
         }
-        connection.flush(&arena).unwrap();
+        connection.flush(&arena, Instant::now()).unwrap();
         let mut stream = Vec::new();
         for at in &order {
             let (plan, id) = (plans[*at], u32::try_from(*at).unwrap());
@@ -100,11 +100,11 @@ proptest! {
             let (chunk, tail) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
             peer.write_all(chunk).unwrap();
             rest = tail;
-            connection.receive(&arena, &mut replies).unwrap();
+            connection.receive(&arena, Instant::now(), &mut replies).unwrap();
         }
         while replies.len() < plans.len() {
             wait(&connection, PollFlags::POLLIN);
-            connection.receive(&arena, &mut replies).unwrap();
+            connection.receive(&arena, Instant::now(), &mut replies).unwrap();
         }
         let ids: Vec<_> = replies.iter().map(|reply| reply.id as usize).collect();
         prop_assert_eq!(ids, order);
@@ -142,11 +142,14 @@ fn nonsense_is_noticed() {
         let (mut connection, mut peer) = connected();
         let arena = Arena::create(4096).unwrap();
         ask(&mut connection, 1, plan, arena.check(span).unwrap());
-        connection.flush(&arena).unwrap();
+        connection.flush(&arena, Instant::now()).unwrap();
         peer.write_all(&wrong).unwrap();
         wait(&connection, PollFlags::POLLIN);
         let mut replies = Vec::new();
-        assert_eq!(connection.receive(&arena, &mut replies), Err(LostReason::NotASheep));
+        assert_eq!(
+            connection.receive(&arena, Instant::now(), &mut replies),
+            Err(LostReason::NotASheep)
+        );
         assert!(replies.is_empty());
     }
 }
@@ -158,17 +161,49 @@ fn half_a_reply_is_none() {
     let arena = Arena::create(4096).unwrap();
     let span = arena.check(RawSpan { offset: 0, len: 512 }).unwrap();
     ask(&mut connection, 1, Plan { arena: true, len: 512, refused: false }, span);
-    connection.flush(&arena).unwrap();
+    connection.flush(&arena, Instant::now()).unwrap();
     peer.write_all(&header(1, Opcode::ReadObj, Status::Success, 512)).unwrap();
     peer.write_all(&[7; 100]).unwrap();
     peer.shutdown(std::net::Shutdown::Write).unwrap();
     let mut replies = Vec::new();
     let end = loop {
         wait(&connection, PollFlags::POLLIN);
-        if let Err(end) = connection.receive(&arena, &mut replies) {
+        if let Err(end) = connection.receive(&arena, Instant::now(), &mut replies) {
             break end;
         }
     };
     assert_eq!((end, replies.len()), (LostReason::Disconnected, 0));
     assert_eq!(connection.unanswered(), [1]);
+}
+
+/// A request advances while bytes before it leave and when bytes of its reply come.
+#[test]
+fn progress_is_bytes_of_a_request_or_of_its_reply() {
+    let (mut connection, mut peer) = connected();
+    let arena = Arena::create(4096).unwrap();
+    let span = arena.check(RawSpan { offset: 0, len: 512 }).unwrap();
+    let start = Instant::now();
+    let at = |seconds| start + std::time::Duration::from_secs(seconds);
+    let frame = Frame::new(Request::get_cluster_default(), 1, None);
+    let expected = Expected { opcode: Opcode::ReadObj, destination: Destination::Arena(span) };
+    connection.push(frame, expected, at(1));
+    let since = |connection: &Connection| connection.stalled().pop().map(|stalled| stalled.since);
+    assert_eq!(since(&connection), Some(at(1)));
+    connection.flush(&arena, at(2)).unwrap();
+    assert_eq!(since(&connection), Some(at(2)));
+    let mut replies = Vec::new();
+    peer.write_all(&header(1, Opcode::ReadObj, Status::Success, 512)).unwrap();
+    wait(&connection, PollFlags::POLLIN);
+    connection.receive(&arena, at(3), &mut replies).unwrap();
+    assert_eq!(since(&connection), Some(at(3)));
+    peer.write_all(&[7; 100]).unwrap();
+    wait(&connection, PollFlags::POLLIN);
+    connection.receive(&arena, at(4), &mut replies).unwrap();
+    assert_eq!(since(&connection), Some(at(4)));
+    peer.write_all(&[7; 412]).unwrap();
+    while replies.is_empty() {
+        wait(&connection, PollFlags::POLLIN);
+        connection.receive(&arena, at(5), &mut replies).unwrap();
+    }
+    assert_eq!(since(&connection), None);
 }

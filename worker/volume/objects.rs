@@ -6,7 +6,9 @@
 //!   order in which they came; on an erasure-coded VDI a range is widened to
 //!   stripes of 512 bytes (protocol 6.1);
 //! - while an object is created, until its index entry is written, no other
-//!   write to it runs (protocol 8.5).
+//!   write to it runs (protocol 8.5), and the oldest write that is there creates it:
+//!   the supervisor takes the first of several writes for the creator when it
+//!   must repeat them (hazard 40).
 //!
 //! Reads wait for overlapping writes too, and writes for reads: so a read is
 //! never torn, and once it has seen a write, no later read misses it.
@@ -61,8 +63,20 @@ pub struct Part {
     pub span: Span,
     /// Where it stands.
     pub state: State,
-    /// Whether the index entry was read again for it already.
-    pub rechecked: bool,
+    /// What was done already because its object is absent.
+    pub doubt: Doubt,
+}
+
+/// An object is absent though its index entry names it: how far that was looked into
+/// (hazard 11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Not at all.
+    None,
+    /// The entry was read again, and names the object.
+    Rechecked,
+    /// The cluster recovers nothing either: this try is the last.
+    Last,
 }
 
 impl Part {
@@ -176,7 +190,8 @@ impl ObjectQueue {
 
 fn conflicts(part: &Part, other: &Part, creates: bool, stripes: bool) -> bool {
     let writes = part.kind == Kind::Write && other.kind == Kind::Write;
-    let creating = other.state == State::Creating || (creates && other.is_active());
+    // The other one is older or under way, so the object is its to create.
+    let creating = other.state == State::Creating || creates;
     if writes && creating {
         return true;
     }
@@ -194,7 +209,7 @@ mod tests {
         let span = arena.check(RawSpan { offset: 0, len: 0 }).unwrap();
         let extent = Extent::new(offset, len, 22).unwrap();
         let state = State::Waiting;
-        Part { id: PartId(id), tag: Tag(id), kind, extent, span, state, rechecked: false }
+        Part { id: PartId(id), tag: Tag(id), kind, extent, span, state, doubt: Doubt::None }
     }
 
     /// Starts all that may start, and names them.
@@ -240,6 +255,20 @@ mod tests {
         assert!(start(&mut queue, false, false).is_empty(), "still being created");
         queue.remove(PartId(1));
         assert_eq!(start(&mut queue, false, false), [2]);
+    }
+
+    /// Also when the oldest has to wait for something else.
+    #[test]
+    fn the_oldest_write_creates() {
+        let (r, w) = (Kind::Read, Kind::Write);
+        let mut queue = queue(&[part(1, r, 0, 10), part(2, w, 5, 10), part(3, w, 100, 10)]);
+        assert_eq!(start(&mut queue, true, false), [1]);
+        queue.remove(PartId(1));
+        assert_eq!(start(&mut queue, true, false), [2]);
+        let later = Instant::now() + std::time::Duration::from_secs(3600);
+        queue.get_mut(PartId(2)).unwrap().state = State::Delayed(later);
+        assert!(start(&mut queue, true, false).is_empty(), "delayed, and still the oldest");
+        assert_eq!(start(&mut queue, false, false), [3], "nothing is to be created");
     }
 
     #[test]

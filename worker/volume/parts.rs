@@ -2,12 +2,13 @@
 //! reply means.
 
 use super::index::{self, Index};
-use super::objects::{Kind, ObjectQueue, Part, PartId, State};
+use super::objects::{Doubt, Kind, ObjectQueue, Part, PartId, State};
 use super::{Io, Phase, RETRY_DELAY, Volume, Wait};
 use crate::verdict::Verdict;
-use sheepfs::ipc::{Failure, Tag};
-use sheepfs::wire::Request;
+use sheepfs::ipc::{Failure, FromWorker, Tag};
+use sheepfs::wire::cluster::in_recovery;
 use sheepfs::wire::inode::InodeHeader;
+use sheepfs::wire::{Request, VdiId};
 
 impl Volume {
     /// Starts what may start on an object.
@@ -51,11 +52,17 @@ impl Volume {
         };
         if part.kind == Kind::Write {
             io.cache.forget(self.id, self.position(object, part), part.span.len());
+            if state == State::Running && self.recent.suspect(object, own, io.now) {
+                self.tell_allocation(object, own.get(), io);
+            }
             if state == State::Running
                 && let Some(rest) = self.stripe_rest(part)
             {
                 return self.read_rest(object, part.id, rest, io);
             }
+        }
+        if state == State::Creating {
+            io.out.push(FromWorker::Creating { tag: part.tag, block: object });
         }
         self.set_state(object, part.id, state);
         self.send(request, Some(part.span), Wait::Part(object, part.id), io);
@@ -88,8 +95,11 @@ impl Volume {
                 }
                 self.finish_part(object, id, None, io);
             }
-            Verdict::Recheck if !part.rechecked => self.recheck(object, id, io),
-            Verdict::Recheck => self.finish_part(object, id, Some(Failure::ObjectLost), io),
+            Verdict::Recheck => match part.doubt {
+                Doubt::None => self.recheck(object, id, io),
+                Doubt::Rechecked => self.ask_for_recovery(object, id, io),
+                Doubt::Last => self.finish_part(object, id, Some(Failure::ObjectLost), io),
+            },
             Verdict::Reload if part.kind == Kind::Write => {
                 self.set_state(object, id, State::Waiting);
                 self.drain();
@@ -131,12 +141,43 @@ impl Volume {
         }
         part.state = State::Waiting;
         match verdict {
-            Verdict::Done => part.rechecked = true,
+            Verdict::Done => part.doubt = Doubt::Rechecked,
             Verdict::Retry => part.state = State::Delayed(io.now + RETRY_DELAY),
             Verdict::Fail(failure) => self.finish_part(object, id, Some(failure), io),
             Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => {
                 self.finish_part(object, id, Some(Failure::ObjectLost), io);
             }
+        }
+        self.pump(object, io);
+    }
+
+    /// The entry names the object, and it is absent: while the cluster recovers, it
+    /// may only not be found yet.
+    fn ask_for_recovery(&mut self, object: u32, id: PartId, io: &mut Io) {
+        let seen = self.index.get(object).unwrap_or(0);
+        self.set_state(object, id, State::Rechecking(seen));
+        self.send(Request::stat_recovery(), None, Wait::Recovery(object, id), io);
+    }
+
+    pub(super) fn recovery_replied(
+        &mut self,
+        object: u32,
+        id: PartId,
+        (verdict, bytes): (Verdict, &[u8]),
+        io: &mut Io,
+    ) {
+        let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(id)) else {
+            return;
+        };
+        part.state = State::Delayed(io.now + RETRY_DELAY);
+        match verdict {
+            Verdict::Done if in_recovery(bytes).unwrap_or(false) => {}
+            Verdict::Retry => {}
+            Verdict::Done
+            | Verdict::Fail(_)
+            | Verdict::Reload
+            | Verdict::Recheck
+            | Verdict::SheepGone => part.doubt = Doubt::Last,
         }
         self.pump(object, io);
     }
@@ -163,10 +204,11 @@ impl Volume {
             return;
         };
         let State::Rechecking(seen) = part.state else { return };
-        (part.state, part.rechecked) = (State::Waiting, true);
+        (part.state, part.doubt) = (State::Waiting, Doubt::Rechecked);
         if self.index.get(object) == Some(seen) {
             self.index.set(object, entry);
             self.recent.learn(object, index::owner(entry), io.now);
+            self.tell_allocation(object, index::owner(entry).map_or(0, VdiId::get), io);
         }
         self.pump(object, io);
     }

@@ -8,9 +8,10 @@
 //! snapshot takes. They are kept across a reload too: the next snapshot may come
 //! while the last one is still being repaired.
 
+use super::index::PAGE_ENTRIES;
 use super::{Io, Phase, Volume, Wait};
 use crate::verdict::Verdict;
-use sheepfs::ipc::Failure;
+use sheepfs::ipc::{Failure, FromWorker};
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::{Request, VdiId};
 use std::collections::BTreeMap;
@@ -39,12 +40,20 @@ pub struct Recent {
     /// Whether the volume was used since the header was looked at.
     used: bool,
     next_check: Instant,
+    /// Until then entries may be young that an earlier worker wrote and could not
+    /// tell of.
+    unsure_until: Option<Instant>,
 }
 
 impl Recent {
     /// None yet.
     pub fn new(now: Instant) -> Self {
-        Self { blocks: BTreeMap::new(), used: false, next_check: now + CHECK_INTERVAL }
+        Self {
+            blocks: BTreeMap::new(),
+            used: false,
+            next_check: now + CHECK_INTERVAL,
+            unsure_until: None,
+        }
     }
 
     /// A block's index update was answered.
@@ -61,9 +70,35 @@ impl Recent {
         }
     }
 
+    /// An earlier worker had the volume.
+    pub fn inherit(&mut self, allocations: Vec<Allocation>, now: Instant) {
+        allocations.into_iter().for_each(|allocation| self.push(allocation));
+        self.unsure_until = Some(now + SNAPSHOT_TIME_MAX);
+    }
+
+    /// A block is written whose entry is our own already. An earlier worker may have
+    /// written that entry in its last moment, so that nobody was told of it, and a
+    /// snapshot that is just being made may still lose it: it counts as new. `true`:
+    /// it does.
+    pub fn suspect(&mut self, block: u32, owner: VdiId, now: Instant) -> bool {
+        let young = self.unsure_until.is_some_and(|until| now < until);
+        let known = self.blocks.get(&block).is_some_and(|known| known.owner == owner);
+        let unknown = young && !known;
+        if unknown {
+            self.push(Allocation { block, owner, at: now });
+        }
+        unknown
+    }
+
     /// The header, asked for at `asked`, was that of a working VDI.
     pub fn seen_unchanged(&mut self, asked: Instant) {
         self.blocks.retain(|_, allocation| allocation.at + SNAPSHOT_TIME_MAX > asked);
+    }
+
+    /// Those of a page of the index.
+    pub fn in_page(&self, page: u32) -> Vec<Allocation> {
+        let first = page * PAGE_ENTRIES;
+        self.blocks.range(first..first + PAGE_ENTRIES).map(|(_, known)| *known).collect()
     }
 
     /// All of them, by ascending block.
@@ -128,7 +163,12 @@ impl Volume {
         match InodeHeader::decode(bytes) {
             Ok(header) if !self.is_still_ours(&header) => self.fail(Failure::Replaced, io),
             Ok(header) if header.is_snapshot() => self.drain(),
-            Ok(_) => self.recent.seen_unchanged(asked),
+            Ok(_) => {
+                self.recent.seen_unchanged(asked);
+                let age = io.now.duration_since(asked).as_millis();
+                let age_ms = u32::try_from(age).unwrap_or(u32::MAX);
+                io.out.push(FromWorker::HeaderSeen { volume: self.id, age_ms });
+            }
             Err(_) => {}
         }
     }

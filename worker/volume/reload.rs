@@ -8,6 +8,11 @@
 //!                                                             OldGref, Gref
 //! ```
 //!
+//! A lock that is refused may be our own, when an earlier worker asked for it and did
+//! not live to hear the answer: then its owner is looked up ([`crate::locks`]).
+//! A question that fails for another reason is asked again a few times, since a
+//! volume would be lost for good by one bad answer of one disk.
+//!
 //! The name must now belong to a working VDI that descends from ours; another
 //! one, or none, means that the VDI was deleted, rolled back or replaced, and
 //! its data is not ours to show (hazard 10). The lock stays with the old vid, so
@@ -19,7 +24,8 @@
 
 use super::index::{Index, PAGE_ENTRIES};
 use super::recent::Allocation;
-use super::{Io, Phase, RETRY_DELAY, Volume, Wait};
+use super::{Io, Phase, REFUSALS_MAX, RETRY_DELAY, Volume, Wait};
+use crate::locks::{Owner, OwnerSearch};
 use crate::verdict::{Verdict, on_object};
 use crate::volume::objects::ObjectQueue;
 use sheepfs::ipc::{Failure, FromWorker};
@@ -30,7 +36,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Snapshots that may lie between the old vid and the new one.
-pub const ANCESTORS_MAX: u32 = 1000;
+const ANCESTORS_MAX: u32 = 1000;
 /// How often the name may still mean the old vid before that is an error: the
 /// server refuses writes a moment before it moves the name.
 const LOOKUPS_MAX: u32 = 150;
@@ -38,32 +44,38 @@ const LOOKUPS_MAX: u32 = 150;
 /// What is known so far.
 #[derive(Debug)]
 pub struct Reload {
-    step: Step,
+    pub(super) step: Step,
     /// The question is to be asked then, not under way.
     delayed: Option<Instant>,
     lookups: u32,
+    /// How often in a row a question was refused.
+    refusals: u32,
+    /// Who holds the lock that was refused.
+    search: Option<OwnerSearch>,
     found: Option<(VdiId, InodeHeader)>,
     /// The vid whose lock was taken on the way.
     locked: Option<VdiId>,
     /// What is still to be checked, by ascending block.
-    unchecked: VecDeque<Allocation>,
+    pub(super) unchecked: VecDeque<Allocation>,
     /// What the server lost of it.
-    lost: VecDeque<Allocation>,
+    pub(super) lost: VecDeque<Allocation>,
     /// What was found or repaired.
-    checked: Vec<Allocation>,
-    index: Index,
+    pub(super) checked: Vec<Allocation>,
+    pub(super) index: Index,
 }
 
 /// What was asked last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Lookup,
     Header(VdiId),
     Ancestor(VdiId, u32),
     Lock,
+    Owner,
     Release,
     Page(u32),
     Entry,
+    NewEntry,
     OldEntry,
     OldGref,
     RaiseOldGref,
@@ -92,6 +104,8 @@ impl Volume {
             step: Step::Lookup,
             delayed: Some(io.now),
             lookups: 0,
+            refusals: 0,
+            search: None,
             found: None,
             locked: None,
             unchecked: self.recent.take().into(),
@@ -117,22 +131,71 @@ impl Volume {
     pub(super) fn reload_replied(&mut self, status: Status, bytes: &[u8], vid: u32, io: &mut Io) {
         let Phase::Reloading(reload) = &self.phase else { return };
         let step = reload.step;
+        if step == Step::Owner {
+            return self.owner_replied(status, bytes, io);
+        }
         match on_object(status) {
             Verdict::Done => self.advance(step, bytes, vid, io),
             Verdict::Retry => self.ask_later(step, io),
-            Verdict::Fail(Failure::Locked) if step == Step::Lock => {
-                self.fail(Failure::LockLost, io)
-            }
+            Verdict::Fail(Failure::Locked) if step == Step::Lock => self.search_owner(io),
             Verdict::Fail(Failure::NoSuchVdi) => self.fail(Failure::Replaced, io),
-            Verdict::Fail(failure) => self.fail(failure, io),
-            Verdict::Recheck | Verdict::Reload | Verdict::SheepGone => {
-                self.fail(Failure::Replaced, io)
+            Verdict::Fail(failure) => self.ask_again(step, failure, io),
+            Verdict::Recheck => self.ask_again(step, Failure::Replaced, io),
+            Verdict::Reload | Verdict::SheepGone => self.fail(Failure::Replaced, io),
+        }
+    }
+
+    /// A question was refused for a reason that may go away: a few times more.
+    fn ask_again(&mut self, step: Step, failure: Failure, io: &mut Io) {
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        reload.refusals += 1;
+        if reload.refusals > REFUSALS_MAX {
+            self.fail(failure, io);
+        } else {
+            // It may have been written all the same, and an inherited entry that is
+            // written over itself costs the snapshot its object (hazard 41).
+            let next = if step == Step::Entry { Step::NewEntry } else { step };
+            self.ask_later(next, io);
+        }
+    }
+
+    /// The new vid's lock is somebody's: an earlier worker's, and so ours?
+    fn search_owner(&mut self, io: &mut Io) {
+        let gateway = self.lock_sent;
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        match (gateway, &reload.found) {
+            (Some(gateway), Some((vid, _))) => {
+                reload.search = Some(OwnerSearch::new(gateway, *vid));
+                self.ask(Step::Owner, io);
             }
+            (_, _) => self.fail(Failure::LockLost, io),
+        }
+    }
+
+    fn owner_replied(&mut self, status: Status, bytes: &[u8], io: &mut Io) {
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        let Some(search) = &mut reload.search else { return };
+        match search.hear(status, bytes) {
+            Owner::MoreRoom => self.ask(Step::Owner, io),
+            Owner::Later => self.ask_later(Step::Owner, io),
+            Owner::Ours => {
+                let vid = search.vid();
+                tracing::warn!(volume = %self.name, %vid, "the lock is taken to be ours: an earlier worker asked for it through the node that holds it");
+                self.locked(vid.get(), io);
+            }
+            // It is on a yet newer vid, or was given back.
+            Owner::Nobody => self.look_up_later(io),
+            Owner::Other => self.fail(Failure::LockLost, io),
+            Owner::SheepGone => {}
         }
     }
 
     fn advance(&mut self, step: Step, bytes: &[u8], vid: u32, io: &mut Io) {
+        if let Phase::Reloading(reload) = &mut self.phase {
+            reload.refusals = 0;
+        }
         match step {
+            Step::Owner => {}
             Step::Lookup => self.found_vid(vid, io),
             Step::Header(vid) => self.found_header(vid, bytes, io),
             Step::Ancestor(_, depth) => match InodeHeader::decode(bytes) {
@@ -143,6 +206,10 @@ impl Volume {
             Step::Release => self.next_page(io),
             Step::Page(page) => self.compare_page(page, bytes, io),
             Step::Entry => self.ask(Step::OldEntry, io),
+            Step::NewEntry => {
+                let next = if self.is_first_lost(bytes) { Step::OldEntry } else { Step::Entry };
+                self.ask(next, io);
+            }
             Step::OldEntry => self.found_old_entry(bytes, io),
             Step::OldGref => self.raise_old_gref(bytes, io),
             Step::RaiseOldGref => self.ask(Step::Gref, io),
@@ -151,7 +218,7 @@ impl Volume {
     }
 
     /// Asks the question of `step`, on the new vid or the first lost block.
-    fn ask(&mut self, step: Step, io: &mut Io) {
+    pub(super) fn ask(&mut self, step: Step, io: &mut Io) {
         let own = self.own;
         let name = VdiRef { name: self.name.clone(), generation: Generation::Working };
         let Phase::Reloading(reload) = &mut self.phase else { return };
@@ -160,14 +227,19 @@ impl Volume {
         let new = reload.found.as_ref().map_or(own, |(vid, _)| *vid);
         let lost = reload.lost.front().copied();
         let (block, owner) = lost.map_or((0, own), |lost| (lost.block, lost.owner));
+        if step == Step::Lock {
+            io.out.push(FromWorker::LockSent { volume: self.id });
+        }
         let request = match step {
             Step::RaiseOldGref => return,
+            Step::Owner => reload.search.as_ref().map(OwnerSearch::question),
             Step::Lookup => Some(Request::get_vdi_info(&name)),
             Step::Header(vid) | Step::Ancestor(vid, _) => Some(Request::read_inode_header(vid)),
             Step::Lock => Some(Request::lock_vdi(&name)),
             Step::Release => Some(Request::release_vdi(own)),
             Step::Page(page) => Some(Request::read_index(new, page * PAGE_ENTRIES, PAGE_ENTRIES)),
             Step::Entry => Request::write_index(new, block, 1, owner),
+            Step::NewEntry => Some(Request::read_index(new, block, 1)),
             Step::OldEntry => Some(Request::read_index(own, block, 1)),
             Step::OldGref => Some(Request::read_gref(own, block)),
             Step::Gref => Some(Request::write_gref(new, block, 1, 0)),
@@ -249,6 +321,8 @@ impl Volume {
         let Some(vid) = VdiId::new(vid) else { return self.fail(Failure::BadAnswer, io) };
         reload.locked = Some(vid);
         self.locked = Some(vid);
+        // From here on a refusal can only be somebody else's lock.
+        self.lock_sent = None;
         match &reload.found {
             Some((found, _)) if *found == vid => self.ask(Step::Release, io),
             // Another snapshot came between: the lock is on a yet newer vid.
@@ -256,73 +330,7 @@ impl Volume {
         }
     }
 
-    /// Reads the next page of the new index that holds a recent block.
-    fn next_page(&mut self, io: &mut Io) {
-        let Phase::Reloading(reload) = &self.phase else { return };
-        match reload.unchecked.front() {
-            Some(next) => self.ask(Step::Page(Index::page_of(next.block)), io),
-            None => self.finish_reload(io),
-        }
-    }
-
-    /// Finds the entries of a page that are not what they must be.
-    fn compare_page(&mut self, page: u32, bytes: &[u8], io: &mut Io) {
-        let Phase::Reloading(reload) = &mut self.phase else { return };
-        reload.index.load(page, bytes);
-        while let Some(next) = reload.unchecked.front().copied()
-            && Index::page_of(next.block) == page
-        {
-            reload.unchecked.pop_front();
-            if reload.index.get(next.block) == Some(next.owner.get()) {
-                reload.checked.push(next);
-            } else {
-                reload.lost.push_back(next);
-            }
-        }
-        self.repair_or_read_on(io);
-    }
-
-    fn repair_or_read_on(&mut self, io: &mut Io) {
-        let Phase::Reloading(reload) = &self.phase else { return };
-        if reload.lost.is_empty() {
-            self.next_page(io);
-        } else {
-            self.ask(Step::Entry, io);
-        }
-    }
-
-    /// The entry is written in the new inode; the old one may have it too.
-    fn found_old_entry(&mut self, bytes: &[u8], io: &mut Io) {
-        let Phase::Reloading(reload) = &self.phase else { return };
-        let owner = reload.lost.front().map_or(0, |lost| lost.owner.get());
-        let step = if entry(bytes) == owner { Step::OldGref } else { Step::Gref };
-        self.ask(step, io);
-    }
-
-    /// Makes the snapshot count the reference that the new inode now holds.
-    fn raise_old_gref(&mut self, bytes: &[u8], io: &mut Io) {
-        let own = self.own;
-        let Phase::Reloading(reload) = &mut self.phase else { return };
-        let Some(block) = reload.lost.front().map(|lost| lost.block) else { return };
-        let (words, _) = bytes.as_chunks::<4>();
-        let word = |at: usize| words.get(at).map_or(0, |word| i32::from_le_bytes(*word));
-        reload.step = Step::RaiseOldGref;
-        let request = Request::write_gref(own, block, word(0), word(1).saturating_add(1));
-        self.send(request, None, Wait::Reload, io);
-    }
-
-    /// The first lost entry is written again.
-    fn repaired(&mut self, io: &mut Io) {
-        let Phase::Reloading(reload) = &mut self.phase else { return };
-        if let Some(lost) = reload.lost.pop_front() {
-            reload.index.set(lost.block, lost.owner.get());
-            reload.checked.push(Allocation { at: io.now, ..lost });
-            tracing::warn!(volume = %self.name, block = lost.block, "repaired an index entry that a snapshot had lost");
-        }
-        self.repair_or_read_on(io);
-    }
-
-    fn finish_reload(&mut self, io: &mut Io) {
+    pub(super) fn finish_reload(&mut self, io: &mut Io) {
         let Phase::Reloading(reload) = std::mem::replace(&mut self.phase, Phase::Serving) else {
             return;
         };
@@ -353,8 +361,4 @@ impl Volume {
         self.updates_delayed = None;
         self.send_updates(io);
     }
-}
-
-fn entry(bytes: &[u8]) -> u32 {
-    bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }

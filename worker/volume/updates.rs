@@ -4,7 +4,7 @@ use super::index::Update;
 use super::recent::Allocation;
 use super::{Io, RETRY_DELAY, Volume, Wait};
 use crate::verdict::Verdict;
-use sheepfs::ipc::Failure;
+use sheepfs::ipc::{self, Failure, FromWorker};
 use sheepfs::wire::Request;
 
 impl Volume {
@@ -32,6 +32,7 @@ impl Volume {
                     self.index.set(block, self.own.get());
                     let owner = self.own;
                     self.recent.push(Allocation { block, owner, at: io.now });
+                    self.tell_allocation(block, owner.get(), io);
                 }
                 self.finish_update(update, None, io);
             }
@@ -46,6 +47,13 @@ impl Volume {
             }
         }
         self.send_updates(io);
+    }
+
+    /// Lets the supervisor remember an entry: a worker that follows this one may have
+    /// to repair it. Said before the write that waits for it is done.
+    pub(super) fn tell_allocation(&self, block: u32, owner: u32, io: &mut Io) {
+        let allocation = ipc::Allocation { block, owner };
+        io.out.push(FromWorker::Allocated { volume: self.id, allocation });
     }
 
     pub(super) fn finish_update(&mut self, update: &Update, failure: Option<Failure>, io: &mut Io) {

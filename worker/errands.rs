@@ -1,0 +1,205 @@
+//! What a session asks for itself, beside the requests of volumes: probes of its
+//! own sheep, the node list, the counters of watched gateways. The decisions are in
+//! [`crate::detection`], [`crate::members`] and [`crate::watch`]; this carries
+//! them out.
+
+use crate::detection::Detector;
+use crate::frame::Reply;
+use crate::members::Membership;
+use crate::sheep::Sheep;
+use crate::watch::{ANSWER_MAX, Heard, Question, Watch};
+use sheepfs::ipc::message::{MEMBERS_MAX, WATCHED_MAX};
+use sheepfs::ipc::{ClusterFacts, FromWorker, LostReason, QuietReason};
+use sheepfs::wire::Request;
+use sheepfs::wire::cluster::{active_requests, decode_nodes};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tracing::{debug, info};
+
+/// What a session is told at its beginning.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The sheep.
+    pub sheep: SocketAddr,
+    /// How long a request may make no progress.
+    pub io_timeout: Duration,
+    /// Number of the session.
+    pub generation: u64,
+    /// Gateways on which requests of earlier workers may still run.
+    pub watch: Vec<SocketAddr>,
+}
+
+/// What a reply is for.
+#[derive(Clone, Copy, Debug)]
+enum Errand {
+    Probe,
+    Members,
+    Stat(Question),
+}
+
+/// What the errands act through.
+pub struct Around<'a> {
+    /// The connections.
+    pub sheep: &'a mut Sheep,
+    /// Messages to the supervisor, in order.
+    pub out: &'a mut Vec<FromWorker>,
+    /// The time.
+    pub now: Instant,
+}
+
+/// All errands of a session.
+#[derive(Debug)]
+pub struct Errands {
+    home: SocketAddr,
+    detector: Detector,
+    membership: Membership,
+    watch: Watch,
+    under_way: HashMap<u32, Errand>,
+}
+
+impl Errands {
+    /// The errands of a session that begins.
+    pub fn new(plan: &Plan, cluster: &ClusterFacts, now: Instant) -> Self {
+        let watched = plan.watch.iter().copied().take(WATCHED_MAX);
+        let seed = plan.generation ^ u64::from(std::process::id()) << 32;
+        Self {
+            home: plan.sheep,
+            detector: Detector::new(plan.io_timeout),
+            membership: Membership::new(cluster.epoch),
+            watch: Watch::new(plan.sheep, watched, seed, now),
+            under_way: HashMap::new(),
+        }
+    }
+
+    /// Whether the supervisor is not told of the session yet.
+    pub fn is_opening(&self, now: Instant) -> bool {
+        self.watch.is_opening(now)
+    }
+
+    /// Whether nothing new may leave for the sheep.
+    pub fn hold_requests(&self, now: Instant) -> bool {
+        self.watch.holds(now)
+    }
+
+    /// Takes a reply, if it is to a question of this session's own. `false`: it is
+    /// for somebody else.
+    ///
+    /// # Errors
+    /// Why the sheep is lost.
+    pub fn reply(&mut self, reply: &Reply, around: &mut Around) -> Result<bool, LostReason> {
+        self.membership.note(reply.header.epoch);
+        let Some(errand) = self.under_way.remove(&reply.id) else { return Ok(false) };
+        match errand {
+            Errand::Probe => self.probed(reply.lost, around)?,
+            Errand::Members => self.members(reply, around),
+            Errand::Stat(question) => self.counted(question, heard(reply), around),
+        }
+        Ok(true)
+    }
+
+    /// Takes a time step.
+    ///
+    /// # Errors
+    /// Why the sheep is lost.
+    pub fn tick(&mut self, around: &mut Around) -> Result<(), LostReason> {
+        let now = around.now;
+        if !self.is_opening(now) && self.membership.ask(now) {
+            let id = around.sheep.ask(Request::get_node_list(), now);
+            self.under_way.insert(id, Errand::Members);
+        }
+        let mut questions = Vec::new();
+        self.watch.tick(now, around.sheep.is_idle(), &mut questions);
+        for question in questions {
+            self.ask(question, around);
+        }
+        if self.detector.is_due(now) && self.detector.look(now, &around.sheep.stalled()) {
+            return self.probe(around);
+        }
+        Ok(())
+    }
+
+    /// Requests were given to the sheep.
+    pub fn note_sent(&mut self, sheep: &Sheep, now: Instant) {
+        if !sheep.is_idle() || !self.under_way.is_empty() {
+            self.detector.wake(now);
+        }
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let members = self.membership.wake_at().filter(|_| !self.is_opening(now));
+        let own = [self.detector.next_deadline(), members, self.watch.next_deadline(now)];
+        own.into_iter().flatten().min()
+    }
+
+    fn probe(&mut self, around: &mut Around) -> Result<(), LostReason> {
+        let now = around.now;
+        let until = now + self.detector.probe_time();
+        let question = Request::get_cluster_default();
+        match around.sheep.ask_node(self.home, question, until, now) {
+            Ok(id) => drop(self.under_way.insert(id, Errand::Probe)),
+            Err(why) => self.probed(Some(why), around)?,
+        }
+        Ok(())
+    }
+
+    fn probed(&mut self, lost: Option<LostReason>, around: &mut Around) -> Result<(), LostReason> {
+        let (now, stalled) = (around.now, around.sheep.stalled());
+        match lost {
+            None => {
+                self.detector.answered(now, &stalled);
+                Ok(())
+            }
+            Some(why) => self.detector.unanswered(why, now, &stalled),
+        }
+    }
+
+    fn members(&mut self, reply: &Reply, around: &mut Around) {
+        let nodes = decode_nodes(&reply.bytes, reply.header.node().nr_nodes);
+        let (true, Ok(nodes)) = (reply.status.is_success(), nodes) else {
+            debug!(status = ?reply.status, "the node list could not be read");
+            return self.membership.answered(None);
+        };
+        let epoch = reply.header.epoch;
+        self.membership.answered(Some(epoch));
+        let nodes: Vec<SocketAddr> = nodes.iter().map(|node| node.id.socket_addr()).collect();
+        for gateway in self.watch.members(&nodes) {
+            quiet(gateway, QuietReason::NotMember, around);
+        }
+        let nodes = nodes.into_iter().take(MEMBERS_MAX).collect();
+        around.out.push(FromWorker::Members { epoch, nodes });
+    }
+
+    fn ask(&mut self, question: Question, around: &mut Around) {
+        let now = around.now;
+        let asked = if question.home {
+            Ok(around.sheep.ask(Request::stat(), now))
+        } else {
+            around.sheep.ask_node(question.gateway, Request::stat(), now + ANSWER_MAX, now)
+        };
+        match asked {
+            Ok(id) => drop(self.under_way.insert(id, Errand::Stat(question))),
+            Err(why) => self.counted(question, Heard::Lost(why), around),
+        }
+    }
+
+    fn counted(&mut self, question: Question, heard: Heard, around: &mut Around) {
+        if let Some(how) = self.watch.answered(question, heard, around.now) {
+            quiet(question.gateway, how, around);
+        }
+    }
+}
+
+fn quiet(gateway: SocketAddr, how: QuietReason, around: &mut Around) {
+    info!(%gateway, ?how, "no request of an earlier worker runs there any more");
+    around.out.push(FromWorker::Quiet { gateway, how });
+}
+
+fn heard(reply: &Reply) -> Heard {
+    match (reply.lost, active_requests(&reply.bytes)) {
+        (Some(why), _) => Heard::Lost(why),
+        (None, Ok(active)) if reply.status.is_success() => Heard::Active(active),
+        (None, _) => Heard::Nonsense,
+    }
+}

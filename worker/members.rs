@@ -1,0 +1,96 @@
+//! When the cluster's node list is read again, pure.
+//!
+//! Each reply carries the epoch of the sheep that gave it, and the epoch counts
+//! changes of the membership (protocol 1.7). So the list is read once at the
+//! beginning and whenever the epoch is another, at most once a second.
+
+use std::time::{Duration, Instant};
+
+/// How often the list is read at most.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is known of the list's age.
+#[derive(Debug)]
+pub struct Membership {
+    /// The epoch that the sheep mentioned last.
+    heard: u32,
+    /// The epoch of the list that was read last.
+    read: Option<u32>,
+    asked: Option<Instant>,
+    under_way: bool,
+}
+
+impl Membership {
+    /// Nothing was read yet, of a cluster in that epoch.
+    pub fn new(epoch: u32) -> Self {
+        Self { heard: epoch, read: None, asked: None, under_way: false }
+    }
+
+    /// A reply mentions that epoch. Refusals may say 0, which is none.
+    pub fn note(&mut self, epoch: u32) {
+        if epoch != 0 {
+            self.heard = epoch;
+        }
+    }
+
+    /// Whether the list is to be read now; it is taken to be asked for then.
+    pub fn ask(&mut self, now: Instant) -> bool {
+        let due = self.next_deadline().is_some_and(|at| at.is_none_or(|at| at <= now));
+        if due {
+            self.asked = Some(now);
+            self.under_way = true;
+        }
+        due
+    }
+
+    /// The list was read in that epoch, or could not be read.
+    pub fn answered(&mut self, epoch: Option<u32>) {
+        self.under_way = false;
+        if let Some(epoch) = epoch {
+            self.heard = epoch;
+            self.read = Some(epoch);
+        }
+    }
+
+    /// When the list is to be read, `Some(None)` being at once.
+    fn next_deadline(&self) -> Option<Option<Instant>> {
+        let stale = self.read != Some(self.heard) && !self.under_way;
+        stale.then(|| self.asked.map(|asked| asked + INTERVAL))
+    }
+
+    /// When [`Self::ask`] has something to do that it has not now.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.next_deadline().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_read_at_first_and_when_the_epoch_changes() {
+        let (mut membership, start) = (Membership::new(3), Instant::now());
+        assert!(membership.ask(start));
+        assert!(!membership.ask(start), "it is under way");
+        membership.answered(Some(3));
+        membership.note(3);
+        assert!(!membership.ask(start + INTERVAL));
+        assert_eq!(membership.wake_at(), None);
+        membership.note(4);
+        assert!(membership.ask(start + INTERVAL));
+    }
+
+    #[test]
+    fn it_is_read_once_a_second_at_most() {
+        let (mut membership, start) = (Membership::new(3), Instant::now());
+        assert!(membership.ask(start));
+        membership.answered(None);
+        assert!(!membership.ask(start + INTERVAL / 2));
+        assert_eq!(membership.wake_at(), Some(start + INTERVAL));
+        assert!(membership.ask(start + INTERVAL));
+        membership.answered(Some(4));
+        membership.note(0);
+        assert_eq!(membership.wake_at(), None);
+    }
+}

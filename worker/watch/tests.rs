@@ -1,0 +1,153 @@
+//! What proves quiet, what does not, and when is asked.
+
+use super::*;
+
+fn address(last: u8) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, last], 7000))
+}
+
+/// A watch on one gateway, and the clock.
+struct Game {
+    watch: Watch,
+    now: Instant,
+}
+
+impl Game {
+    fn new(gateway: SocketAddr) -> Self {
+        let now = Instant::now();
+        Self { watch: Watch::new(address(1), [gateway], 7, now), now }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    fn tick(&mut self, idle: bool) -> Option<Question> {
+        let mut questions = Vec::new();
+        self.watch.tick(self.now, idle, &mut questions);
+        assert!(questions.len() < 2);
+        questions.pop()
+    }
+
+    /// Passes time until a question is asked.
+    fn next(&mut self, idle: bool) -> Question {
+        for _ in 0..100 {
+            if let Some(question) = self.tick(idle) {
+                return question;
+            }
+            let next = self.watch.next_deadline(self.now).expect("it waits for something");
+            assert!(next > self.now, "it would spin");
+            self.now = next;
+        }
+        panic!("nothing is ever asked");
+    }
+
+    fn hear(&mut self, question: Question, heard: Heard) -> Option<QuietReason> {
+        self.watch.answered(question, heard, self.now)
+    }
+}
+
+#[test]
+fn two_answers_of_zero_in_a_row_are_a_proof() {
+    for gateway in [address(1), address(2)] {
+        let mut game = Game::new(gateway);
+        let first = game.next(true);
+        assert_eq!((first.gateway, first.home), (gateway, gateway == address(1)));
+        game.pass(Duration::from_millis(4));
+        assert_eq!(game.hear(first, Heard::Active(0)), None);
+        let asked_after = game.now;
+        let second = game.next(true);
+        assert!(game.now - asked_after >= Duration::from_millis(8), "twice the round trip");
+        assert_eq!(game.hear(second, Heard::Active(0)), Some(QuietReason::Drained));
+        assert_eq!(game.tick(true), None);
+        assert!(!game.watch.holds(game.now));
+        assert_eq!(game.watch.next_deadline(game.now), None);
+    }
+}
+
+#[test]
+fn an_active_request_between_begins_the_proof_anew() {
+    for gateway in [address(1), address(2)] {
+        let mut game = Game::new(gateway);
+        let first = game.next(true);
+        assert_eq!(game.hear(first, Heard::Active(0)), None);
+        let second = game.next(true);
+        assert_eq!(game.hear(second, Heard::Active(1)), None);
+        let third = game.next(true);
+        assert_eq!(game.hear(third, Heard::Active(0)), None, "the first of a new pair");
+        let fourth = game.next(true);
+        assert_eq!(game.hear(fourth, Heard::Active(0)), Some(QuietReason::Drained));
+    }
+}
+
+#[test]
+fn only_another_gateway_that_refuses_is_gone() {
+    let mut game = Game::new(address(2));
+    let question = game.next(true);
+    assert_eq!(game.hear(question, Heard::Lost(LostReason::Unreachable)), None);
+    let question = game.next(true);
+    assert_eq!(game.hear(question, Heard::Nonsense), None);
+    let question = game.next(true);
+    let gone = game.hear(question, Heard::Lost(LostReason::Refused));
+    assert_eq!(gone, Some(QuietReason::Gone));
+    let mut home = Game::new(address(1));
+    let question = home.next(true);
+    assert_eq!(home.hear(question, Heard::Lost(LostReason::Refused)), None);
+}
+
+/// Requests are held back for the opening and in windows, and never for longer.
+#[test]
+fn a_window_ends_though_nothing_comes() {
+    let mut game = Game::new(address(1));
+    assert!(game.watch.is_opening(game.now) && game.watch.holds(game.now));
+    game.pass(OPENING_MAX);
+    assert!(!game.watch.is_opening(game.now));
+    assert_eq!(game.tick(false), None);
+    assert!(game.watch.holds(game.now), "what is on the wire is waited for");
+    game.pass(EMPTYING_MAX);
+    assert_eq!(game.tick(false), None);
+    assert!(!game.watch.holds(game.now));
+    let question = game.next(true);
+    assert!(game.watch.holds(game.now));
+    game.pass(HOME_ANSWER_MAX);
+    assert_eq!(game.tick(true), None);
+    assert!(!game.watch.holds(game.now), "no answer");
+    assert_eq!(game.hear(question, Heard::Active(0)), None, "too late");
+    assert!(!game.watch.holds(game.now));
+}
+
+#[test]
+fn another_gateway_holds_nothing_back() {
+    let mut game = Game::new(address(2));
+    game.next(false);
+    assert!(!game.watch.is_opening(game.now) && !game.watch.holds(game.now));
+}
+
+#[test]
+fn tries_become_rarer() {
+    for (gateway, rest) in [(address(1), HOME_REST), (address(2), OTHER_REST)] {
+        let mut game = Game::new(gateway);
+        game.pass(OPENING_MAX);
+        let mut last = game.now;
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            let question = game.next(true);
+            pauses.push(game.now - last);
+            last = game.now;
+            assert_eq!(game.hear(question, Heard::Active(3)), None);
+        }
+        assert!(pauses[1] >= rest[0] && pauses[1] < rest[1], "{pauses:?}");
+        let longest = *pauses.last().unwrap();
+        assert!(longest >= rest[1] && longest <= rest[1] * 5 / 4, "{pauses:?}");
+    }
+}
+
+/// Absence proves something of a node that was there under that address only.
+#[test]
+fn a_member_that_left_is_quiet_and_a_stranger_is_not() {
+    let mut game = Game::new(address(2));
+    assert!(game.watch.members(&[address(1)]).is_empty());
+    assert!(game.watch.members(&[address(1), address(2)]).is_empty());
+    assert_eq!(game.watch.members(&[address(1)]), [address(2)]);
+    assert_eq!(game.watch.next_deadline(game.now), None);
+}
