@@ -4,11 +4,13 @@
 
 mod cases;
 mod cluster;
+mod deaths;
 mod random;
+mod resumed;
 
 use crate::engine::{Engine, Surroundings};
 use crate::frame::Reply;
-use cluster::{Cluster, Shape};
+use cluster::{Cluster, Sent, Shape};
 use rand_core::Rand;
 use sheepfs::ipc::{Arena, Failure, FromWorker, RawSpan, Tag, ToWorker, VolumeId};
 use sheepfs::wire::Status;
@@ -54,13 +56,20 @@ struct Run {
     engine: Engine,
     cluster: Cluster,
     arena: Arena,
+    /// The answers to requests, and volumes that moved.
     out: Vec<FromWorker>,
+    /// Everything, in order.
+    said: Vec<FromWorker>,
     now: Instant,
     random: Rand,
     /// Of a hundred requests, how many are asked to be patient.
     patience: usize,
     /// Of a hundred requests, how many fail for another reason.
     failures: usize,
+    /// Requests of dead workers that may still be carried out.
+    orphans: Vec<Sent>,
+    /// How many were, after the next worker had begun.
+    late: usize,
 }
 
 impl Run {
@@ -74,10 +83,13 @@ impl Run {
             cluster: Cluster::new(shape),
             arena: Arena::create(1 << 20).unwrap(),
             out: Vec::new(),
+            said: Vec::new(),
             now: Instant::now(),
             random: Rand(seed),
             patience: 0,
             failures: 0,
+            orphans: Vec::new(),
+            late: 0,
         };
         run.attach(VOLUME, "disk");
         run.patience = 5;
@@ -88,16 +100,23 @@ impl Run {
         let name = VolumeName::parse(name.as_bytes()).unwrap();
         // An attach does not wait for a cluster that asks for patience: it says so.
         let patience = std::mem::take(&mut self.patience);
-        self.tell(ToWorker::Attach { tag: Tag(0), volume, name, held_lock: 0, continues: false });
+        self.tell(ToWorker::Attach { tag: Tag(0), volume, name, held_lock: 0, lock_sent: None });
         self.settle();
         self.patience = patience;
         assert!(matches!(self.out.pop(), Some(FromWorker::Attached { .. })));
     }
 
+    /// Lets the worker do something, and takes what it says.
+    fn step(&mut self, step: impl FnOnce(&mut Engine, &mut Surroundings)) {
+        let (arena, now, mut out) = (&self.arena, self.now, Vec::new());
+        let wire = &mut self.cluster;
+        step(&mut self.engine, &mut Surroundings { wire, out: &mut out, arena, now });
+        self.out.extend(out.iter().filter(|message| is_answer(message)).cloned());
+        self.said.extend(out);
+    }
+
     fn tell(&mut self, message: ToWorker) {
-        let (arena, now) = (&self.arena, self.now);
-        let around = &mut Surroundings { wire: &mut self.cluster, out: &mut self.out, arena, now };
-        self.engine.message(message, around);
+        self.step(|engine, around| engine.message(message, around));
     }
 
     /// Writes `len` bytes of `value` at `offset`, out of a slot of its own.
@@ -136,6 +155,11 @@ impl Run {
     /// Answers one request on the wire.
     fn answer(&mut self, which: usize, fate: Fate) {
         let sent = self.cluster.sent.remove(which);
+        let header = sent.request.header(0);
+        if header.has_payload() && header.opcode <= 3 {
+            let same = |orphan: &Sent| orphan.request.header(0).obj().oid == header.obj().oid;
+            self.settle_orphans(same);
+        }
         let refusal =
             |status| (ReplyHeader::new(&sent.request.header(sent.id), 1, status, 0), Vec::new());
         let (header, bytes) = match fate {
@@ -146,9 +170,8 @@ impl Run {
                 refusal(status)
             }
         };
-        let (arena, now) = (&self.arena, self.now);
-        let around = &mut Surroundings { wire: &mut self.cluster, out: &mut self.out, arena, now };
-        self.engine.reply(&Reply::new(header, bytes), around).unwrap();
+        let reply = Reply::new(header, bytes);
+        self.step(|engine, around| engine.reply(&reply, around).unwrap());
     }
 
     /// Answers any request on the wire, in some way.
@@ -179,9 +202,8 @@ impl Run {
     /// A time step, after which nothing may be overdue: the event loop would spin.
     fn tick(&mut self) {
         self.now += Duration::from_millis(250);
-        let (arena, now) = (&self.arena, self.now);
-        let around = &mut Surroundings { wire: &mut self.cluster, out: &mut self.out, arena, now };
-        self.engine.tick(around);
+        self.step(Engine::tick);
+        let now = self.now;
         assert!(self.engine.next_deadline().is_none_or(|at| at > now), "still overdue");
     }
 
@@ -199,6 +221,17 @@ impl Run {
         }
         panic!("the worker does not come to rest");
     }
+}
+
+/// Whether a message is more than what the supervisor must know in case the worker dies.
+fn is_answer(message: &FromWorker) -> bool {
+    !matches!(
+        message,
+        FromWorker::Creating { .. }
+            | FromWorker::Allocated { .. }
+            | FromWorker::HeaderSeen { .. }
+            | FromWorker::LockSent { .. }
+    )
 }
 
 /// A slot of 16 KiB for each of 64 requests.

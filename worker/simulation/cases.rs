@@ -1,7 +1,7 @@
 //! Single situations, step by step.
 
-use super::cluster::{Cluster, Inode};
-use super::{Fate, Run, SHAPE, VOLUME};
+use super::cluster::Inode;
+use super::{Fate, Run, VOLUME};
 use sheepfs::ipc::{Failure, FromWorker, Query, RawSpan, Tag, ToWorker, VolumeId};
 use sheepfs::wire::header::RequestHeader;
 use sheepfs::wire::name::VolumeName;
@@ -9,7 +9,7 @@ use sheepfs::wire::{ObjectId, Opcode, Status};
 use std::time::Duration;
 
 /// A data object's request of that kind, for that block.
-fn data(opcode: Opcode, block: u64) -> impl Fn(&RequestHeader) -> bool {
+pub fn data(opcode: Opcode, block: u64) -> impl Fn(&RequestHeader) -> bool {
     move |header| header.opcode == opcode.code() && header.obj().oid == 7 << 32 | block
 }
 
@@ -20,7 +20,7 @@ fn header_read(header: &RequestHeader) -> bool {
 }
 
 /// A run whose cluster does what it is asked.
-fn quiet() -> Run {
+pub fn quiet() -> Run {
     let mut run = Run::new(1, 0);
     run.patience = 0;
     run
@@ -204,7 +204,7 @@ fn an_attach_that_must_wait_is_not_sent_again_at_once() {
     let mut run = quiet();
     let name = VolumeName::parse(b"disk").unwrap();
     let message =
-        ToWorker::Attach { tag: Tag(1), volume: VolumeId(2), name, held_lock: 0, continues: false };
+        ToWorker::Attach { tag: Tag(1), volume: VolumeId(2), name, held_lock: 0, lock_sent: None };
     run.tell(message);
     run.answer(0, Fate::Refused(Status::CollectingCinfo));
     assert!(run.cluster.sent.is_empty());
@@ -271,29 +271,4 @@ fn a_detach_in_the_middle_loses_no_answer() {
         run.tell(ToWorker::Read { tag: Tag(7), volume: VOLUME, offset: 0, span });
         assert_eq!(run.outcome(7), Err(Failure::NotAttached));
     }
-}
-
-/// What a worker says to an attach of a volume that an earlier one had.
-fn attach_again(cluster: Cluster, held_lock: u32) -> FromWorker {
-    let mut run = quiet();
-    run.cluster = cluster;
-    let name = VolumeName::parse(b"disk").unwrap();
-    let (tag, volume) = (Tag(9), VolumeId(2));
-    run.tell(ToWorker::Attach { tag, volume, name, held_lock, continues: true });
-    run.settle();
-    run.out.pop().unwrap()
-}
-
-#[test]
-fn a_volume_in_use_is_attached_again_only_to_what_descends_from_it() {
-    let mut cluster = Cluster::new(SHAPE);
-    cluster.snapshot();
-    cluster.snapshot();
-    assert!(matches!(attach_again(cluster, 7), FromWorker::Attached { .. }));
-    let mut replaced = Cluster::new(SHAPE);
-    replaced.snapshot();
-    let made_anew = &mut replaced.inodes.get_mut(&8).unwrap().bytes;
-    made_anew[564..568].copy_from_slice(&0u32.to_le_bytes());
-    let refused = FromWorker::Done { tag: Tag(9), outcome: Err(Failure::Replaced) };
-    assert_eq!(attach_again(replaced, 7), refused);
 }

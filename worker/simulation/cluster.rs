@@ -2,17 +2,21 @@
 
 use crate::context::Wire;
 use sheepfs::ipc::{Arena, Span};
+use sheepfs::wire::cluster::{Lock, NodeId, VdiState};
 use sheepfs::wire::header::{ReplyHeader, RequestHeader, VdiReply, flags};
 use sheepfs::wire::inode::{GREF_OFFSET, INODE_HEADER_LEN, InodeHeader, index_offset};
 use sheepfs::wire::oid::ObjectKind;
 use sheepfs::wire::request::Payload;
 use sheepfs::wire::{ObjectId, Opcode, Request, Status, VdiId};
-use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Instant;
 
 /// Entries of the index that are kept: one page, more than any test uses.
 const ENTRIES: usize = 1024;
+
+/// The node through which everything is asked.
+pub const GATEWAY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 7000));
 
 /// What the VDI is like.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +62,8 @@ pub struct Cluster {
     pub snapshots: usize,
     /// Whether a snapshot loses the entry that was written last.
     pub lose_entry: bool,
-    newest: Option<u32>,
+    /// That entry, and what stood there before.
+    newest: Option<(u32, u32)>,
     /// Entries of other vids that were written: repairs.
     pub repaired: usize,
     /// Whether requests that were carried out may be reported as failed, so that
@@ -68,6 +73,10 @@ pub struct Cluster {
     pub updates: usize,
     /// The vids whose locks were given back.
     pub released: Vec<u32>,
+    /// The vids that are locked, all by [`GATEWAY`]; `None` where locks lock nothing.
+    pub locks: Option<BTreeSet<u32>>,
+    /// How often it still says that it recovers.
+    pub recovering: usize,
 }
 
 impl Wire for Cluster {
@@ -116,6 +125,8 @@ impl Cluster {
             lies: false,
             updates: 0,
             released: Vec::new(),
+            locks: None,
+            recovering: 0,
         }
     }
 
@@ -174,10 +185,21 @@ impl Cluster {
         let (status, bytes, vid) = match sent.request.opcode().unwrap() {
             Opcode::ReadObj => self.read(header.obj().oid, header.obj().offset, header.data_length),
             Opcode::WriteObj | Opcode::CreateAndWriteObj => self.write(&header, &payload),
-            Opcode::LockVdi | Opcode::GetVdiInfo => self.look_up(&payload, header.vdi().snapid),
+            Opcode::LockVdi => self.lock(&payload),
+            Opcode::GetVdiInfo => self.look_up(&payload, header.vdi().snapid),
+            Opcode::GetVdiCopies => (Status::Success, self.states(), 0),
+            Opcode::StatRecovery => {
+                let recovers = u8::from(self.recovering > 0);
+                self.recovering = self.recovering.saturating_sub(1);
+                (Status::Success, vec![recovers; 24], 0)
+            }
             Opcode::FlushVdi => (Status::InvalidParms, Vec::new(), 0),
             Opcode::ReleaseVdi => {
-                self.released.push(header.vdi().base_vdi_id);
+                let vid = header.vdi().base_vdi_id;
+                self.released.push(vid);
+                if let Some(locks) = &mut self.locks {
+                    locks.remove(&vid);
+                }
                 (Status::Success, Vec::new(), 0)
             }
             // A cluster of no nodes.
@@ -194,6 +216,30 @@ impl Cluster {
         let fields = VdiReply { vdi_id: vid, ..VdiReply::default() };
         let looked_up = matches!(sent.request.opcode(), Some(Opcode::LockVdi | Opcode::GetVdiInfo));
         (if looked_up { reply.with_vdi(&fields) } else { reply }, bytes)
+    }
+
+    fn lock(&mut self, payload: &[u8]) -> (Status, Vec<u8>, u32) {
+        let (status, bytes, vid) = self.look_up(payload, 0);
+        let refused = match &mut self.locks {
+            Some(locks) => status.is_success() && !locks.insert(vid),
+            None => false,
+        };
+        if refused { (Status::VdiLocked, Vec::new(), 0) } else { (status, bytes, vid) }
+    }
+
+    fn states(&self) -> Vec<u8> {
+        let locked = |vid: &u32| self.locks.as_ref().is_some_and(|locks| locks.contains(vid));
+        let state = |vid: &u32| VdiState {
+            vid: *vid,
+            nr_copies: 1,
+            snapshot: *vid != self.working,
+            deleted: false,
+            copy_policy: self.shape.copy_policy,
+            block_size_shift: self.shape.shift,
+            parent_vid: 0,
+            lock: if locked(vid) { Lock::Locked(NodeId::new(GATEWAY)) } else { Lock::Unlocked },
+        };
+        self.inodes.keys().flat_map(|vid| state(vid).encode()).collect()
     }
 
     fn look_up(&self, payload: &[u8], snap_id: u32) -> (Status, Vec<u8>, u32) {
@@ -275,7 +321,9 @@ impl Cluster {
             let object = ObjectId::data(VdiId::new(value).unwrap(), index).raw();
             assert!(self.objects.contains_key(&object), "the entry came before the object");
             self.repaired += usize::from(value != vid);
-            self.newest = Some(index);
+            if !unchanged {
+                self.newest = Some((index, self.entry(vid, index)));
+            }
             self.updates += 1;
         }
         self.inodes.get_mut(&vid).unwrap().bytes[at..at + payload.len()].copy_from_slice(payload);
@@ -297,10 +345,11 @@ impl Cluster {
         let frozen = self.inodes.get_mut(&old).unwrap();
         frozen.bytes[520..528].copy_from_slice(&9u64.to_le_bytes());
         if self.lose_entry
-            && let Some(lost) = self.newest.take().filter(|index| self.entry(old, *index) == old)
+            && let Some((lost, before)) = self.newest.take()
+            && self.entry(old, lost) == old
         {
-            self.set_entry(new, lost, 0);
-            self.set_entry(old, lost, 0);
+            self.set_entry(new, lost, before);
+            self.set_entry(old, lost, before);
         }
         self.working = new;
         self.snapshots += 1;

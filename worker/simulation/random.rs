@@ -1,9 +1,10 @@
 //! Random batches of reads and writes, in any order, against a model of the disk.
 
 use super::cluster::{Cluster, Shape};
+use super::deaths::Supervisor;
 use super::{Rand, Run, SHAPE, VOLUME};
 use sheepfs::ipc::{Failure, FromWorker, RawSpan, Tag, ToWorker, VolumeId};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// One run.
 #[derive(Clone, Copy)]
@@ -15,10 +16,12 @@ struct Plan {
     failures: usize,
     /// Whether there is a snapshot, attached beside the VDI.
     second: bool,
+    /// Of a hundred steps, how many does the worker not survive.
+    deaths: usize,
 }
 
 const PLAN: Plan =
-    Plan { shape: SHAPE, cache_bytes: 0, lose_entry: false, failures: 0, second: false };
+    Plan { shape: SHAPE, cache_bytes: 0, lose_entry: false, failures: 0, second: false, deaths: 0 };
 
 /// A byte of the model; `None` after a write there failed, since nobody knows.
 type Byte = Option<u8>;
@@ -54,6 +57,7 @@ struct Game {
     models: [Vec<Byte>; 2],
     tag: u64,
     batches: usize,
+    supervisor: Supervisor,
 }
 
 const SNAPSHOT: VolumeId = VolumeId(2);
@@ -62,9 +66,13 @@ impl Game {
     fn new(seed: u64, plan: Plan) -> Self {
         let mut run = Run::of_shape(plan.shape, seed, plan.cache_bytes);
         run.cluster.lose_entry = plan.lose_entry;
-        run.cluster.lies = plan.failures > 0;
+        // A dead worker's index update may be repeated by the next.
+        run.cluster.lies = plan.failures > 0 || plan.deaths > 0;
+        if plan.deaths > 0 {
+            run.cluster.locks = Some(BTreeSet::from([7]));
+        }
         let models = [vec![Some(0); plan.shape.len], vec![Some(0); plan.shape.len]];
-        Self { run, plan, models, tag: 0, batches: 0 }
+        Self { run, plan, models, tag: 0, batches: 0, supervisor: Supervisor::default() }
     }
 
     /// Makes a snapshot of what there is, and attaches it.
@@ -89,13 +97,27 @@ impl Game {
             if self.run.random.below(60) == 0 {
                 self.run.cluster.snapshot();
             }
+            self.maybe_die();
+        }
+        while self.plan.deaths > 0 && self.run.random.below(30) > 0 {
+            if !self.run.cluster.sent.is_empty() {
+                self.run.answer_one();
+            }
+            self.maybe_die();
         }
         self.run.settle();
+        self.run.settle_orphans(|_| true);
         for message in std::mem::take(&mut self.run.out) {
             let FromWorker::Done { tag, outcome } = message else { continue };
             self.check(&expected.remove(&tag).unwrap(), outcome);
         }
         assert!(expected.is_empty(), "{} requests have no answer", expected.len());
+    }
+
+    fn maybe_die(&mut self) {
+        if self.run.random.below(100) < self.plan.deaths {
+            self.supervisor.replace(&mut self.run, self.plan.cache_bytes);
+        }
     }
 
     fn submit(&mut self, tag: Tag, offset: u64, span: RawSpan) -> Expected {
@@ -107,12 +129,17 @@ impl Game {
             .then(|| u8::try_from(1 + run.random.below(255)).unwrap());
         if let Some(value) = written {
             run.arena.fill(run.arena.check(span).unwrap(), &vec![value; span.len as usize]);
-            run.tell(ToWorker::Write { tag, volume, offset, span });
+            self.ask(tag, ToWorker::Write { tag, volume, offset, span });
         } else {
             run.arena.fill(run.arena.check(span).unwrap(), &vec![0xee; span.len as usize]);
-            run.tell(ToWorker::Read { tag, volume, offset, span });
+            self.ask(tag, ToWorker::Read { tag, volume, offset, span });
         }
         Expected { span, volume, start, written }
+    }
+
+    fn ask(&mut self, tag: Tag, message: ToWorker) {
+        self.supervisor.note(tag, message.clone());
+        self.run.tell(message);
     }
 
     fn check(&mut self, expected: &Expected, outcome: Result<(), Failure>) {
@@ -140,6 +167,10 @@ fn seeds(first: u64, count: u64) -> std::ops::Range<u64> {
 }
 
 fn play(seed: u64, plan: Plan) -> Cluster {
+    play_all(seed, plan).run.cluster
+}
+
+fn play_all(seed: u64, plan: Plan) -> Game {
     let mut game = Game::new(seed, plan);
     for number in 0..60 {
         // The first batches fail nowhere, so that the model is known.
@@ -150,7 +181,7 @@ fn play(seed: u64, plan: Plan) -> Cluster {
         game.batches = number;
         game.play_batch();
     }
-    game.run.cluster
+    game
 }
 
 #[test]
@@ -195,4 +226,32 @@ fn failures_lose_nothing_that_was_acknowledged() {
 fn a_snapshot_beside_its_disk_stays_what_it_was() {
     let plan = Plan { second: true, cache_bytes: 1 << 18, ..PLAN };
     seeds(500, 10).for_each(|seed| drop(play(seed, plan)));
+}
+
+/// Workers die at any instant, with snapshots before, during and after: whatever was
+/// answered is there, and whatever was not is done by the next.
+#[test]
+fn a_death_loses_nothing_and_leaves_nothing_undone() {
+    let (mut deaths, mut replays, mut late, mut repaired, mut snapshots) = (0, 0, 0, 0, 0);
+    for seed in seeds(600, 40) {
+        let cache_bytes = (seed % 2) << 17;
+        let plan = Plan { deaths: 4, lose_entry: seed % 3 > 0, cache_bytes, ..PLAN };
+        let game = play_all(seed, plan);
+        deaths += game.supervisor.deaths;
+        replays += game.supervisor.replays;
+        late += game.run.late;
+        repaired += game.run.cluster.repaired;
+        snapshots += game.run.cluster.snapshots;
+    }
+    let counts = (deaths, replays, late, repaired, snapshots);
+    assert!(deaths > 400 && replays > 400 && late > 20 && repaired > 20, "{counts:?}");
+    println!("deaths, replays, late orphans, repairs, snapshots: {counts:?}");
+}
+
+#[test]
+fn a_death_loses_nothing_of_an_erasure_coded_disk() {
+    let shape = Shape { copy_policy: 0x21, ..SHAPE };
+    for seed in seeds(700, 10) {
+        drop(play_all(seed, Plan { shape, deaths: 4, lose_entry: true, ..PLAN }));
+    }
 }

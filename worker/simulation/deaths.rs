@@ -1,0 +1,131 @@
+//! Workers that die at any instant, and those that follow them: what a supervisor
+//! would remember is remembered, and nothing else.
+//!
+//! A request that was on the wire is carried out at once, later, or never. Later
+//! means at the latest before the next change to the same object, which is what the
+//! supervisor's fences see to; changes to inodes are at the sheep or lost when the
+//! next worker begins.
+
+use super::cluster::{GATEWAY, Sent};
+use super::{Run, VOLUME};
+use crate::engine::Engine;
+use sheepfs::ipc::{self, FromWorker, Tag, ToWorker, VolumeFacts};
+use sheepfs::wire::name::VolumeName;
+use sheepfs::wire::oid::ObjectKind;
+use sheepfs::wire::{ObjectId, Opcode};
+use std::collections::BTreeMap;
+
+/// What outlives a worker.
+#[derive(Default)]
+pub struct Supervisor {
+    /// Messages that were looked at.
+    read: usize,
+    facts: Option<VolumeFacts>,
+    allocations: BTreeMap<u32, u32>,
+    lock_sent: bool,
+    unanswered: BTreeMap<Tag, ToWorker>,
+    /// Workers that died.
+    pub deaths: usize,
+    /// Requests that were told to a second worker.
+    pub replays: usize,
+}
+
+impl Supervisor {
+    /// A request is under way.
+    pub fn note(&mut self, tag: Tag, message: ToWorker) {
+        self.unanswered.insert(tag, message);
+    }
+
+    /// Takes what the worker said since the last time.
+    pub fn listen(&mut self, run: &Run) {
+        for message in &run.said[self.read..] {
+            match message {
+                FromWorker::Attached { facts, .. } => {
+                    // The end of an attach, and only the beginning of a resume: the
+                    // worker before may hold a newer lock already.
+                    self.lock_sent &= self.facts.is_some();
+                    self.facts = Some(facts.clone());
+                }
+                FromWorker::Moved { facts, .. } => {
+                    self.facts = Some(facts.clone());
+                    self.lock_sent = false;
+                }
+                FromWorker::Allocated { allocation, .. } if allocation.owner == 0 => {
+                    self.allocations.remove(&allocation.block);
+                }
+                FromWorker::Allocated { allocation, .. } => {
+                    self.allocations.insert(allocation.block, allocation.owner);
+                }
+                FromWorker::LockSent { .. } => self.lock_sent = true,
+                FromWorker::Done { tag, .. } => drop(self.unanswered.remove(tag)),
+                _ => {}
+            }
+        }
+        self.read = run.said.len();
+    }
+
+    /// Kills the worker and starts the next.
+    pub fn replace(&mut self, run: &mut Run, cache_bytes: u64) {
+        self.listen(run);
+        self.deaths += 1;
+        run.abandon();
+        run.engine = Engine::new(cache_bytes);
+        if run.random.below(3) == 0 {
+            run.cluster.snapshot();
+        }
+        self.resume(run);
+        for message in self.unanswered.values() {
+            self.replays += 1;
+            run.tell(message.clone());
+        }
+    }
+
+    fn resume(&mut self, run: &mut Run) {
+        let allocations = self.allocations.iter();
+        let allocations =
+            allocations.map(|(block, owner)| ipc::Allocation { block: *block, owner: *owner });
+        run.tell(ToWorker::Remember { volume: VOLUME, allocations: allocations.collect() });
+        let name = VolumeName::parse(b"disk").unwrap();
+        let lock_sent = self.lock_sent.then_some(GATEWAY);
+        let facts = self.facts.clone().unwrap();
+        run.tell(ToWorker::Resume { tag: Tag(0), volume: VOLUME, name, facts, lock_sent });
+        let heard = run.said.len();
+        while !run.said[heard..].iter().any(|m| matches!(m, FromWorker::Attached { .. })) {
+            if run.cluster.sent.is_empty() {
+                run.tick();
+            } else {
+                run.answer_one();
+            }
+        }
+    }
+}
+
+impl Run {
+    /// The worker is dead: what becomes of its requests?
+    fn abandon(&mut self) {
+        for sent in std::mem::take(&mut self.cluster.sent) {
+            let header = sent.request.header(0);
+            let object = header.opcode <= 3 && header.has_payload();
+            let data = ObjectId::from_raw(header.obj().oid).kind() == ObjectKind::Data;
+            let lock = [Opcode::LockVdi.code(), Opcode::ReleaseVdi.code()].contains(&header.opcode);
+            match self.random.below(3) {
+                0 if object && data => self.orphans.push(sent),
+                1 if object || lock => drop(self.cluster.execute(&sent, &self.arena)),
+                _ => {}
+            }
+        }
+    }
+
+    /// What dead workers left for that object happens now or never.
+    pub(super) fn settle_orphans(&mut self, which: impl Fn(&Sent) -> bool) {
+        let (now, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.orphans).into_iter().partition(which);
+        self.orphans = later;
+        for orphan in now {
+            if self.random.below(2) == 0 {
+                self.late += 1;
+                self.cluster.execute(&orphan, &self.arena);
+            }
+        }
+    }
+}
