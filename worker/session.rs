@@ -139,6 +139,13 @@ impl Session {
         for id in ready {
             lost = lost.and(self.sheep.ready(*id, &self.link.arena, now, &mut replies));
         }
+        if lost.is_err() {
+            // Answers that came before the end count, on all connections.
+            let all: Vec<_> = self.sheep.watched().map(|(id, _, _)| id).collect();
+            for id in all {
+                let _ = self.sheep.ready(id, &self.link.arena, now, &mut replies);
+            }
+        }
         self.sheep.expire(now, &mut replies);
         for reply in &replies {
             lost = lost.and(self.take_reply(reply, out, now));

@@ -6,6 +6,7 @@ mod cases;
 mod cluster;
 mod deaths;
 mod random;
+mod resumed;
 
 use crate::engine::{Engine, Surroundings};
 use crate::frame::Reply;

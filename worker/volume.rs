@@ -23,6 +23,7 @@ mod pages;
 mod parts;
 pub mod recent;
 pub mod reload;
+mod repair;
 mod stripe;
 mod updates;
 

@@ -118,9 +118,10 @@ impl Run {
 
     /// What dead workers left for that object happens now or never.
     pub(super) fn settle_orphans(&mut self, which: impl Fn(&Sent) -> bool) {
-        let (now, later) = std::mem::take(&mut self.orphans).into_iter().partition(which);
+        let (now, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.orphans).into_iter().partition(which);
         self.orphans = later;
-        for orphan in Vec::<Sent>::from(now) {
+        for orphan in now {
             if self.random.below(2) == 0 {
                 self.late += 1;
                 self.cluster.execute(&orphan, &self.arena);

@@ -3,6 +3,11 @@
 //! The index of a deleted VDI is all zeros, which would make holes of all that it
 //! held. So a page is believed only when the header, read after it, is still our
 //! VDI's (hazard 10).
+//!
+//! A snapshot that loses an entry loses it in the old inode too (protocol 7.4). A
+//! worker that was there knows better, from its index; one that follows a dead one
+//! reads the old inode afresh. So what is remembered of allocations counts more than
+//! what is read, and a header that is a snapshot's by now begins a reload at once.
 
 use super::index::PAGE_ENTRIES;
 use super::{Io, REFUSALS_MAX, RETRY_DELAY, Volume, Wait};
@@ -39,12 +44,19 @@ impl Volume {
         if verdict != Verdict::Done {
             return self.page_failed(page, verdict, io);
         }
-        if !InodeHeader::decode(bytes).is_ok_and(|header| self.is_still_ours(&header)) {
+        let header = InodeHeader::decode(bytes).ok().filter(|header| self.is_still_ours(header));
+        let Some(header) = header else {
             self.index.cancel_load(page);
             return self.fail(Failure::Replaced, io);
-        }
+        };
         self.refusals = 0;
         self.index.load(page, entries);
+        for known in self.recent.in_page(page) {
+            self.index.set(known.block, known.owner.get());
+        }
+        if header.is_snapshot() && !self.header.is_snapshot() {
+            self.drain();
+        }
         self.objects_of(page).iter().for_each(|object| self.pump(*object, io));
     }
 

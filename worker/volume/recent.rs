@@ -8,6 +8,7 @@
 //! snapshot takes. They are kept across a reload too: the next snapshot may come
 //! while the last one is still being repaired.
 
+use super::index::PAGE_ENTRIES;
 use super::{Io, Phase, Volume, Wait};
 use crate::verdict::Verdict;
 use sheepfs::ipc::{Failure, FromWorker};
@@ -92,6 +93,12 @@ impl Recent {
     /// The header, asked for at `asked`, was that of a working VDI.
     pub fn seen_unchanged(&mut self, asked: Instant) {
         self.blocks.retain(|_, allocation| allocation.at + SNAPSHOT_TIME_MAX > asked);
+    }
+
+    /// Those of a page of the index.
+    pub fn in_page(&self, page: u32) -> Vec<Allocation> {
+        let first = page * PAGE_ENTRIES;
+        self.blocks.range(first..first + PAGE_ENTRIES).map(|(_, known)| *known).collect()
     }
 
     /// All of them, by ascending block.

@@ -28,7 +28,7 @@ use super::{Io, Phase, REFUSALS_MAX, RETRY_DELAY, Volume, Wait};
 use crate::locks::{Owner, OwnerSearch};
 use crate::verdict::{Verdict, on_object};
 use crate::volume::objects::ObjectQueue;
-use sheepfs::ipc::{self, Failure, FromWorker};
+use sheepfs::ipc::{Failure, FromWorker};
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::{Generation, VdiRef};
 use sheepfs::wire::{Request, Status, VdiId};
@@ -44,7 +44,7 @@ const LOOKUPS_MAX: u32 = 150;
 /// What is known so far.
 #[derive(Debug)]
 pub struct Reload {
-    step: Step,
+    pub(super) step: Step,
     /// The question is to be asked then, not under way.
     delayed: Option<Instant>,
     lookups: u32,
@@ -56,17 +56,17 @@ pub struct Reload {
     /// The vid whose lock was taken on the way.
     locked: Option<VdiId>,
     /// What is still to be checked, by ascending block.
-    unchecked: VecDeque<Allocation>,
+    pub(super) unchecked: VecDeque<Allocation>,
     /// What the server lost of it.
-    lost: VecDeque<Allocation>,
+    pub(super) lost: VecDeque<Allocation>,
     /// What was found or repaired.
-    checked: Vec<Allocation>,
-    index: Index,
+    pub(super) checked: Vec<Allocation>,
+    pub(super) index: Index,
 }
 
 /// What was asked last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Lookup,
     Header(VdiId),
     Ancestor(VdiId, u32),
@@ -218,7 +218,7 @@ impl Volume {
     }
 
     /// Asks the question of `step`, on the new vid or the first lost block.
-    fn ask(&mut self, step: Step, io: &mut Io) {
+    pub(super) fn ask(&mut self, step: Step, io: &mut Io) {
         let own = self.own;
         let name = VdiRef { name: self.name.clone(), generation: Generation::Working };
         let Phase::Reloading(reload) = &mut self.phase else { return };
@@ -330,79 +330,7 @@ impl Volume {
         }
     }
 
-    /// Reads the next page of the new index that holds a recent block.
-    fn next_page(&mut self, io: &mut Io) {
-        let Phase::Reloading(reload) = &self.phase else { return };
-        match reload.unchecked.front() {
-            Some(next) => self.ask(Step::Page(Index::page_of(next.block)), io),
-            None => self.finish_reload(io),
-        }
-    }
-
-    /// Finds the entries of a page that are not what they must be.
-    fn compare_page(&mut self, page: u32, bytes: &[u8], io: &mut Io) {
-        let Phase::Reloading(reload) = &mut self.phase else { return };
-        reload.index.load(page, bytes);
-        while let Some(next) = reload.unchecked.front().copied()
-            && Index::page_of(next.block) == page
-        {
-            reload.unchecked.pop_front();
-            if reload.index.get(next.block) == Some(next.owner.get()) {
-                reload.checked.push(next);
-            } else {
-                reload.lost.push_back(next);
-            }
-        }
-        self.repair_or_read_on(io);
-    }
-
-    fn repair_or_read_on(&mut self, io: &mut Io) {
-        let Phase::Reloading(reload) = &self.phase else { return };
-        if reload.lost.is_empty() {
-            self.next_page(io);
-        } else {
-            self.ask(Step::Entry, io);
-        }
-    }
-
-    /// The entry is written in the new inode; the old one may have it too.
-    fn found_old_entry(&mut self, bytes: &[u8], io: &mut Io) {
-        let step = if self.is_first_lost(bytes) { Step::OldGref } else { Step::Gref };
-        self.ask(step, io);
-    }
-
-    /// Whether an entry names the owner that the first lost one must name.
-    fn is_first_lost(&self, bytes: &[u8]) -> bool {
-        let Phase::Reloading(reload) = &self.phase else { return false };
-        reload.lost.front().is_some_and(|lost| entry(bytes) == lost.owner.get())
-    }
-
-    /// Makes the snapshot count the reference that the new inode now holds.
-    fn raise_old_gref(&mut self, bytes: &[u8], io: &mut Io) {
-        let own = self.own;
-        let Phase::Reloading(reload) = &mut self.phase else { return };
-        let Some(block) = reload.lost.front().map(|lost| lost.block) else { return };
-        let (words, _) = bytes.as_chunks::<4>();
-        let word = |at: usize| words.get(at).map_or(0, |word| i32::from_le_bytes(*word));
-        reload.step = Step::RaiseOldGref;
-        let request = Request::write_gref(own, block, word(0), word(1).saturating_add(1));
-        self.send(request, None, Wait::Reload, io);
-    }
-
-    /// The first lost entry is written again.
-    fn repaired(&mut self, io: &mut Io) {
-        let Phase::Reloading(reload) = &mut self.phase else { return };
-        if let Some(lost) = reload.lost.pop_front() {
-            reload.index.set(lost.block, lost.owner.get());
-            reload.checked.push(Allocation { at: io.now, ..lost });
-            let allocation = ipc::Allocation { block: lost.block, owner: lost.owner.get() };
-            io.out.push(FromWorker::Allocated { volume: self.id, allocation });
-            tracing::warn!(volume = %self.name, block = lost.block, "repaired an index entry that a snapshot had lost");
-        }
-        self.repair_or_read_on(io);
-    }
-
-    fn finish_reload(&mut self, io: &mut Io) {
+    pub(super) fn finish_reload(&mut self, io: &mut Io) {
         let Phase::Reloading(reload) = std::mem::replace(&mut self.phase, Phase::Serving) else {
             return;
         };
@@ -433,8 +361,4 @@ impl Volume {
         self.updates_delayed = None;
         self.send_updates(io);
     }
-}
-
-fn entry(bytes: &[u8]) -> u32 {
-    bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }

@@ -1,0 +1,88 @@
+//! The second half of a reload: index entries that the server lost while it made the
+//! snapshot are written again in the new inode, with their reference counts
+//! (protocol 7.4).
+
+use super::index::Index;
+use super::recent::Allocation;
+use super::reload::Step;
+use super::{Io, Phase, Volume, Wait};
+use sheepfs::ipc::{self, FromWorker};
+use sheepfs::wire::Request;
+
+impl Volume {
+    /// Reads the next page of the new index that holds a recent block.
+    pub(super) fn next_page(&mut self, io: &mut Io) {
+        let Phase::Reloading(reload) = &self.phase else { return };
+        match reload.unchecked.front() {
+            Some(next) => self.ask(Step::Page(Index::page_of(next.block)), io),
+            None => self.finish_reload(io),
+        }
+    }
+
+    /// Finds the entries of a page that are not what they must be.
+    pub(super) fn compare_page(&mut self, page: u32, bytes: &[u8], io: &mut Io) {
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        reload.index.load(page, bytes);
+        while let Some(next) = reload.unchecked.front().copied()
+            && Index::page_of(next.block) == page
+        {
+            reload.unchecked.pop_front();
+            if reload.index.get(next.block) == Some(next.owner.get()) {
+                reload.checked.push(next);
+            } else {
+                reload.lost.push_back(next);
+            }
+        }
+        self.repair_or_read_on(io);
+    }
+
+    pub(super) fn repair_or_read_on(&mut self, io: &mut Io) {
+        let Phase::Reloading(reload) = &self.phase else { return };
+        if reload.lost.is_empty() {
+            self.next_page(io);
+        } else {
+            self.ask(Step::Entry, io);
+        }
+    }
+
+    /// The entry is written in the new inode; the old one may have it too.
+    pub(super) fn found_old_entry(&mut self, bytes: &[u8], io: &mut Io) {
+        let step = if self.is_first_lost(bytes) { Step::OldGref } else { Step::Gref };
+        self.ask(step, io);
+    }
+
+    /// Whether an entry names the owner that the first lost one must name.
+    pub(super) fn is_first_lost(&self, bytes: &[u8]) -> bool {
+        let Phase::Reloading(reload) = &self.phase else { return false };
+        reload.lost.front().is_some_and(|lost| entry(bytes) == lost.owner.get())
+    }
+
+    /// Makes the snapshot count the reference that the new inode now holds.
+    pub(super) fn raise_old_gref(&mut self, bytes: &[u8], io: &mut Io) {
+        let own = self.own;
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        let Some(block) = reload.lost.front().map(|lost| lost.block) else { return };
+        let (words, _) = bytes.as_chunks::<4>();
+        let word = |at: usize| words.get(at).map_or(0, |word| i32::from_le_bytes(*word));
+        reload.step = Step::RaiseOldGref;
+        let request = Request::write_gref(own, block, word(0), word(1).saturating_add(1));
+        self.send(request, None, Wait::Reload, io);
+    }
+
+    /// The first lost entry is written again.
+    pub(super) fn repaired(&mut self, io: &mut Io) {
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        if let Some(lost) = reload.lost.pop_front() {
+            reload.index.set(lost.block, lost.owner.get());
+            reload.checked.push(Allocation { at: io.now, ..lost });
+            let allocation = ipc::Allocation { block: lost.block, owner: lost.owner.get() };
+            io.out.push(FromWorker::Allocated { volume: self.id, allocation });
+            tracing::warn!(volume = %self.name, block = lost.block, "repaired an index entry that a snapshot had lost");
+        }
+        self.repair_or_read_on(io);
+    }
+}
+
+fn entry(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
