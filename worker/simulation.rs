@@ -228,6 +228,7 @@ fn is_answer(message: &FromWorker) -> bool {
     !matches!(
         message,
         FromWorker::Creating { .. }
+            | FromWorker::Repairing { .. }
             | FromWorker::Allocated { .. }
             | FromWorker::HeaderSeen { .. }
             | FromWorker::LockSent { .. }

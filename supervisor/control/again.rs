@@ -140,7 +140,8 @@ impl Control {
         now: Instant,
     ) {
         let Some(volume) = self.volumes.by_id(id) else { return };
-        self.lock_sent.remove(&id);
+        // A lock request of an earlier worker still counts: this one may only now
+        // come to the vid whose lock that was ([`Control::moved`]).
         self.absent.remove(&id);
         if are_plausible(&facts) && is_same_vdi(&volume.facts(), &facts) {
             // The size that was announced stays, as on a block device.

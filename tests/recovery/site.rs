@@ -2,12 +2,12 @@
 //! never hit, gateways before it that are, and the words to hit them with.
 
 use crate::cluster::Cluster;
+pub use crate::minisheep::Gateway;
 use crate::minisheep::Minisheep;
 use crate::mount::Mount;
 use crate::netns::Namespace;
 use crate::random::Random;
 use crate::register::plan::Plan;
-pub use crate::minisheep::Gateway;
 use crate::tools::wait_for;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

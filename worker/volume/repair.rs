@@ -38,10 +38,15 @@ impl Volume {
 
     pub(super) fn repair_or_read_on(&mut self, io: &mut Io) {
         let Phase::Reloading(reload) = &self.phase else { return };
-        if reload.lost.is_empty() {
-            self.next_page(io);
-        } else {
-            self.ask(Step::Entry, io);
+        match reload.lost.front() {
+            None => self.next_page(io),
+            Some(lost) => {
+                // Once this is on its way, a late copy of it could undo what is
+                // allocated afterwards: the supervisor must know before.
+                let repairing = FromWorker::Repairing { volume: self.id, block: lost.block };
+                io.out.push(repairing);
+                self.ask(Step::Entry, io);
+            }
         }
     }
 
