@@ -21,7 +21,7 @@ use thiserror::Error;
 
 /// The pause after a round in vain, at first and at most, before chance.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Why there is no sheep to try.
 #[derive(Debug, Error)]

@@ -110,6 +110,8 @@ struct Watched {
     number: u64,
     /// Whether a node list of this session had it.
     was_member: bool,
+    /// Whether a try came to its end.
+    tried: bool,
 }
 
 /// All gateways that are watched.
@@ -135,15 +137,18 @@ impl Watch {
             rest: if gateway == home { HOME_REST[0] } else { OTHER_REST[0] },
             number: 0,
             was_member: false,
+            tried: false,
         };
         let gateways = gateways.into_iter().map(|gateway| (gateway, watched(gateway))).collect();
         Self { gateways, opening_until: now + OPENING_MAX, jitter: seed }
     }
 
-    /// Whether requests should wait a moment, since the proof for the sheep of this
-    /// session is cheapest while nothing of ours is on the wire.
+    /// Whether requests should wait a moment: the proof for the sheep of this session
+    /// is cheapest while nothing of ours is on the wire, and a gateway that is dead says
+    /// so at once, so that nothing will have been fenced when requests come.
     pub fn is_opening(&self, now: Instant) -> bool {
-        now < self.opening_until && self.gateways.values().any(|watched| watched.home)
+        let worth_it = |watched: &Watched| watched.home || !watched.tried;
+        now < self.opening_until && self.gateways.values().any(worth_it)
     }
 
     /// Whether nothing new may leave for the sheep.
@@ -257,6 +262,7 @@ impl Watched {
     fn rest(&mut self, now: Instant, opening: bool, jitter: &mut u64) {
         // A question that is still under way counts no more.
         self.number += 1;
+        self.tried = true;
         if opening && self.home {
             self.stage = Stage::Resting(now + GAP_MIN);
             return;

@@ -10,7 +10,7 @@ use super::life::{Life, Then};
 use super::poison::{Death, Exit};
 use super::{Caller, Control, Effect, Refusal};
 use crate::exit::Failed;
-use sheepfs::ipc::{ClusterFacts, LostReason};
+use sheepfs::ipc::{ClusterFacts, LostReason, QuietReason};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -128,6 +128,11 @@ impl Control {
         let words = reason.words();
         tracing::debug!(generation, %sheep, "no session: {words}");
         self.shared.known().last_error = Some(format!("no sheep: {sheep}: {words}"));
+        if reason == LostReason::Refused {
+            // Whatever process had requests of ours there is dead.
+            let how = QuietReason::Gone;
+            self.effects.push(Effect::Quiet { generation, gateway: sheep, how });
+        }
         let took = now.saturating_duration_since(self.shared.known().since);
         self.wish_failed(sheep, Refusal::of_sheep(reason, took), now);
         if self.candidates.advance() {

@@ -163,7 +163,10 @@ fn a_discarded_block_reads_as_zeros_and_is_created_again() {
     run.read(2, 0, 512);
     run.settle();
     run.write(3, 0, 512, 3);
-    run.settle();
+    for _ in 0..200 {
+        run.tick();
+        run.settle();
+    }
     assert_eq!((run.outcome(2), run.outcome(3)), (Ok(()), Ok(())));
     assert_eq!(run.bytes(2, 512), vec![0; 512]);
     assert_eq!(run.cluster.objects[&(7 << 32)][..512], [3; 512]);

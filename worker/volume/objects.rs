@@ -73,6 +73,8 @@ pub struct Part {
 pub enum Doubt {
     /// Not at all.
     None,
+    /// The entry was read again, so often, and names nobody.
+    Cleared(u8),
     /// The entry was read again, and names the object.
     Rechecked,
     /// The cluster recovers nothing either: this try is the last.

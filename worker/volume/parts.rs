@@ -10,6 +10,12 @@ use sheepfs::wire::cluster::in_recovery;
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::{Request, VdiId};
 
+/// How often an entry must be seen cleared before its block is taken for discarded.
+/// Who deletes a VDI clears its index first and its name last (protocol 12.3), and a
+/// deleted VDI is an error and never zeros (hazard 10); so it is looked at for two
+/// seconds.
+const CLEARED_TIMES: u8 = 10;
+
 impl Volume {
     /// Starts what may start on an object.
     pub(super) fn pump(&mut self, object: u32, io: &mut Io) {
@@ -97,6 +103,7 @@ impl Volume {
             }
             Verdict::Recheck => match part.doubt {
                 Doubt::None => self.recheck(object, id, io),
+                Doubt::Cleared(_) => self.recheck(object, id, io),
                 Doubt::Rechecked => self.ask_for_recovery(object, id, io),
                 Doubt::Last => self.finish_part(object, id, Some(Failure::ObjectLost), io),
             },
@@ -204,6 +211,12 @@ impl Volume {
             return;
         };
         let State::Rechecking(seen) = part.state else { return };
+        let times = if let Doubt::Cleared(times) = part.doubt { times } else { 0 };
+        if entry == 0 && times < CLEARED_TIMES {
+            part.state = State::Delayed(io.now + RETRY_DELAY);
+            part.doubt = Doubt::Cleared(times + 1);
+            return;
+        }
         (part.state, part.doubt) = (State::Waiting, Doubt::Rechecked);
         if self.index.get(object) == Some(seen) {
             self.index.set(object, entry);

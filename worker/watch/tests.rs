@@ -116,11 +116,18 @@ fn a_window_ends_though_nothing_comes() {
     assert!(!game.watch.holds(game.now));
 }
 
+/// But for the first try, which a dead one refuses at once.
 #[test]
-fn another_gateway_holds_nothing_back() {
+fn another_gateway_is_waited_for_once_and_not_long() {
     let mut game = Game::new(address(2));
-    game.next(false);
+    let question = game.next(false);
+    assert!(game.watch.is_opening(game.now));
+    assert_eq!(game.hear(question, Heard::Active(1)), None);
     assert!(!game.watch.is_opening(game.now) && !game.watch.holds(game.now));
+    let mut silent = Game::new(address(2));
+    silent.next(false);
+    silent.pass(OPENING_MAX);
+    assert!(!silent.watch.is_opening(silent.now) && !silent.watch.holds(silent.now));
 }
 
 #[test]
