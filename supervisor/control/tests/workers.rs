@@ -98,7 +98,7 @@ fn rounds_in_vain_have_pauses_between_them() {
     assert_eq!(running.connects(), [(2, 7000)]);
     unreached(&mut running);
     assert_eq!(running.connects(), [(2, 7001)], "the same worker tries the next one at once");
-    for pause_ms in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
+    for pause_ms in [100, 200, 400, 800, 1600, 2000, 2000] {
         unreached(&mut running);
         assert_eq!(running.state(), WorkerState::BackingOff);
         running.later(Duration::from_millis(pause_ms / 2) - TICK);
@@ -380,11 +380,16 @@ fn requests_fail_after_an_outage_of_the_time_that_was_asked_for() {
     unreached(&mut running);
     for _ in 0..9 {
         running.later(Duration::from_secs(1));
-        unreached(&mut running);
+        if !running.connects().is_empty() {
+            unreached(&mut running);
+        }
     }
     assert!(!running.does("FailData"));
     running.later(Duration::from_secs(1));
     assert!(running.does("FailData"));
+    while running.connects().is_empty() {
+        running.later(Duration::from_millis(100));
+    }
     running.reach();
     assert!(running.does("RefuseNew(false)"));
 }
