@@ -6,7 +6,7 @@
 //! It never waits: not for a slot, not for the worker, not for the network
 //! (hazard 32). Without a slot, or without a worker, the request queues, and behind
 //! it all later ones, in order; a queued write owns its bytes. The bytes are bounded
-//! (see [`queue::KEPT_LEN_MAX`] and what happens there); requests without bytes are
+//! (see [`admission::KEPT_LEN_MAX`] and what happens there); requests without bytes are
 //! bounded by what the kernel has outstanding: 512 in the background, and one for
 //! each thread inside a read or write. The link's reader completes replies straight
 //! out of the arena, gives the slots back and starts what was queued.
@@ -29,8 +29,10 @@
 //!
 //! `Volumes` → a volume's facts → `DataPath` → a link's outbox → `Texts`
 
+mod admission;
 mod blocked;
 mod counters;
+mod finish;
 mod queue;
 mod replay;
 mod reply;
@@ -43,8 +45,9 @@ use crate::fence::Object;
 use crate::inflight::{Allegation, Entry, Kind, Payload, Request, Slot};
 use crate::link::{Link, Outcome};
 use crate::volumes::Volume;
+use admission::{Admission, Told};
 use nix::errno::Errno;
-use queue::{Admission, Start, Started, State, Told};
+use queue::{Start, Started, State};
 use sheepfs::ipc::{Failure, QuietReason, Tag, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::net::SocketAddr;

@@ -6,7 +6,8 @@
 //! the oldest write, which is told to the supervisor before the create leaves; all others wait.
 //! At the end each place must hold a write that no later one followed.
 
-use super::super::queue::{Admission, Start, State, Told};
+use super::super::admission::{Admission, Told};
+use super::super::queue::{Start, State};
 use super::super::replay::Pace;
 use crate::fake;
 use crate::inflight::{Kind, Payload, Request};

@@ -1,7 +1,7 @@
 //! Workers that die under the requests.
 
 use super::*;
-use crate::datapath::queue::{KEPT_LEN_MAX, SHORT_LEN};
+use crate::datapath::admission::{KEPT_LEN_MAX, SHORT_LEN};
 use std::net::SocketAddr;
 
 fn gateway() -> SocketAddr {

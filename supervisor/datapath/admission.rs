@@ -1,0 +1,127 @@
+//! How a request comes in, and how it leaves for a worker.
+//!
+//! Copies are made by the caller, without the lock: a request that must wait is told
+//! so first, with how much of it is kept, and comes back with its bytes.
+
+use super::queue::{Start, Started, State};
+use crate::inflight::{Payload, Request, Stage};
+use nix::errno::Errno;
+use sheepfs::ipc::Tag;
+use std::time::Instant;
+
+/// Bytes of waiting writes that are kept whole. A write that finds no room is cut
+/// to its first [`SHORT_LEN`] bytes, and answered short when these are written, as
+/// any write may be; so its writer goes on with the rest later. Writes of the
+/// kernel's own page cache are never cut: it would not notice. There is no other
+/// way: to leave requests in the kernel would leave those for the control files
+/// there as well, since they come through the same queue.
+pub const KEPT_LEN_MAX: usize = 96 << 20;
+/// What is kept of a write that finds no room.
+pub const SHORT_LEN: u32 = 4096;
+
+/// What becomes of a new request.
+#[derive(Debug)]
+pub enum Admission<R> {
+    /// It can be told at once.
+    Started(Start),
+    /// It must wait, with a copy of its bytes: that many of them.
+    Wait(R, u32),
+    /// It can't be served.
+    Refused(R, Errno),
+}
+
+/// Whether a worker may be told now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Yes.
+    Now,
+    /// No: that worker is gone. The bytes are to be given back.
+    Later,
+    /// No: the request was answered meanwhile.
+    Never,
+}
+
+impl<R> State<R> {
+    /// Takes a new request. `whole`: it must not be cut.
+    pub fn admit(&mut self, request: Request, whole: bool, reply: R, now: Instant) -> Admission<R> {
+        if self.is_refused(request) {
+            return Admission::Refused(reply, Errno::EIO);
+        }
+        let free = self.queued.is_empty()
+            && self.may_tell()
+            && self.blocker(request, None, false).is_none();
+        if free && let Some((link, slot)) = self.lease(request) {
+            let stage = Stage::Filling(link.generation());
+            let tag = self.table.insert(request, reply, stage, now);
+            self.begin(tag, request);
+            return Admission::Started(Start { link, tag, request, slot });
+        }
+        Admission::Wait(reply, self.reserve(request, whole))
+    }
+
+    /// Room for a copy of a write's bytes: how many of them.
+    fn reserve(&mut self, request: Request, whole: bool) -> u32 {
+        if !request.is_write() {
+            return request.len;
+        }
+        let fits = self.kept_len + request.len as usize <= KEPT_LEN_MAX;
+        let len = if fits || whole { request.len } else { request.len.min(SHORT_LEN) };
+        self.counted.short_writes += u64::from(len < request.len);
+        self.kept_len += len as usize;
+        len
+    }
+
+    /// Takes a request that must wait, with its bytes, for which [`State::admit`]
+    /// has reserved the room. Gives what can start now. `Err`: it can't be served.
+    pub fn park(
+        &mut self,
+        request: Request,
+        payload: Payload,
+        reply: R,
+        now: Instant,
+    ) -> Result<Started, (R, Errno)> {
+        if self.is_refused(request) {
+            self.kept_len -= payload.kept_len();
+            return Err((reply, Errno::EIO));
+        }
+        let tag = self.table.insert(request, reply, Stage::Queued, now);
+        if let Some(entry) = self.table.get_mut(tag) {
+            entry.payload = payload;
+        }
+        self.enqueue(tag);
+        Ok(self.start_waiting())
+    }
+
+    /// Notes that the worker is told now, if that is so.
+    pub fn mark_told(&mut self, start: &Start) -> Told {
+        let generation = start.link.generation();
+        let present = self.worker.as_mut().filter(|worker| worker.generation() == generation);
+        match (self.table.get_mut(start.tag), present) {
+            (Some(entry), Some(_)) if entry.stage == Stage::Filling(generation) => {
+                entry.stage = Stage::Told(generation, start.slot);
+                Told::Now
+            }
+            (Some(_), _) => Told::Later,
+            (None, present) => {
+                if let (Some(worker), Some(slot)) = (present, start.slot) {
+                    worker.slots.give_back(slot.raw);
+                }
+                Told::Never
+            }
+        }
+    }
+
+    /// A request whose worker went away while its bytes were on their way waits
+    /// again.
+    pub fn come_back(&mut self, tag: Tag, payload: Payload) -> Started {
+        self.kept_len += payload.kept_len();
+        match self.table.get_mut(tag) {
+            Some(entry) => {
+                entry.payload = payload;
+                self.enqueue(tag);
+            }
+            None => self.kept_len -= payload.kept_len(),
+        }
+        self.start_waiting()
+    }
+}
