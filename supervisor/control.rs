@@ -47,10 +47,9 @@ use heartbeat::Heartbeat;
 use life::{Life, Spare};
 use outage::OnOutage;
 use poison::Death;
-use sheepfs::ipc::{Tag, ToWorker, VolumeId};
+use sheepfs::ipc::{Gateways, Tag, ToWorker, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -108,9 +107,15 @@ pub struct Control {
     replaced: BTreeSet<VolumeId>,
     allocations: allocations::Allocations,
     /// Gateways through which a lock was asked for, of which no answer is known.
-    lock_sent: BTreeMap<VolumeId, SocketAddr>,
+    lock_sent: BTreeMap<VolumeId, Gateways>,
     /// Locks of ours that no worker could release.
-    locks_left: BTreeMap<VolumeName, u32>,
+    locks_left: BTreeMap<VolumeName, Gateways>,
+    /// The nodes through which the lock of a volume was asked for.
+    locked_through: BTreeMap<VolumeId, Gateways>,
+    /// The block of a volume whose index entry is being repaired.
+    repairing: BTreeMap<VolumeId, u32>,
+    /// Until when data may wait for fences, as the data path says.
+    fenced_until: Option<Instant>,
     /// Who waits for a volume to be closed, to detach it.
     closing: Vec<closing::Closing>,
     totals: Totals,
@@ -165,6 +170,9 @@ impl Control {
             allocations: allocations::Allocations::default(),
             lock_sent: BTreeMap::new(),
             locks_left: BTreeMap::new(),
+            locked_through: BTreeMap::new(),
+            repairing: BTreeMap::new(),
+            fenced_until: None,
             closing: Vec::new(),
             totals: Totals::default(),
             effects: Vec::new(),
@@ -244,7 +252,8 @@ impl Control {
 
     /// What the dead worker had not answered.
     fn unanswered(&mut self, death: Death, tags: &[Tag], now: Instant) {
-        for tag in self.guard.died(death, tags, now) {
+        let with_control = self.recovery.with_control;
+        for tag in self.guard.died(death, tags, with_control, now) {
             tracing::error!(tag = tag.0, "a request has killed worker after worker by itself");
             self.effects.push(Effect::Poison(tag));
         }

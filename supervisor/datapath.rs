@@ -7,7 +7,7 @@
 //! (hazard 32). Without a slot, or without a worker, the request queues, and behind
 //! it all later ones, in order; a queued write owns its bytes. The bytes are bounded
 //! (see [`admission::KEPT_LEN_MAX`] and what happens there); requests without bytes are
-//! bounded by what the kernel has outstanding: 512 in the background, and one for
+//! bounded by what the kernel has outstanding: 96 in the background, and one for
 //! each thread inside a read or write. The link's reader completes replies straight
 //! out of the arena, gives the slots back and starts what was queued.
 //!
@@ -37,6 +37,7 @@ mod queue;
 mod replay;
 mod reply;
 
+pub use admission::{Cut, KEPT_LEN_MAX, SHORT_LEN};
 pub use counters::Counters;
 pub use replay::Pace;
 pub use reply::{Parked, ParkedReply};
@@ -88,9 +89,16 @@ impl<R> DataPath<R> {
         self.in_flight() == 0
     }
 
-    /// How many requests the worker was told of and has not answered.
+    /// How much the worker has begun and not ended: requests, also such that nobody
+    /// waits for any more, and repairs of index entries.
     pub fn outstanding(&self) -> usize {
-        self.lock().outstanding
+        let state = self.lock();
+        state.outstanding + state.abandoned.len() + state.repairing.len()
+    }
+
+    /// Whether a write of that many bytes, were it to wait, could be cut.
+    pub fn is_crowded(&self, len: usize) -> bool {
+        self.lock().kept_len + len > KEPT_LEN_MAX
     }
 
     /// How it stands.
@@ -118,9 +126,11 @@ impl<R> DataPath<R> {
     /// Gives what it was told of and has not answered.
     pub fn lost(&self, generation: u64, gateway: Option<SocketAddr>, now: Instant) -> Vec<Tag> {
         let mut state = self.lock();
-        let told = state.lost(generation, gateway, now);
+        let (told, link) = state.lost(generation, gateway, now);
         let fenced = state.fences.len();
         drop(state);
+        // It may be the last owner of an arena, whose end takes its time.
+        drop(link);
         if !told.is_empty() {
             tracing::debug!(
                 generation,
@@ -173,12 +183,12 @@ impl<R: Parked> DataPath<R> {
         if len == 0 {
             return reply.done(&[]);
         }
-        self.submit(request(Kind::Read, volume, offset, len), &[], false, reply);
+        self.submit(request(Kind::Read, volume, offset, len), &[], Cut::Never, reply);
     }
 
     /// Writes; short where the volume ends, `ENOSPC` behind it, as a block device
-    /// does. `whole`: it must not be cut for want of memory.
-    pub fn write(&self, volume: &Volume, offset: u64, bytes: &[u8], whole: bool, reply: R) {
+    /// does. `cut`: when it may be cut for want of memory.
+    pub fn write(&self, volume: &Volume, offset: u64, bytes: &[u8], cut: Cut, reply: R) {
         let wanted = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let len = inside(volume.size(), offset, wanted);
         match (len, wanted) {
@@ -186,14 +196,14 @@ impl<R: Parked> DataPath<R> {
             (0, _) => reply.fail(Errno::ENOSPC),
             _ => {
                 let request = request(Kind::Write, volume, offset, len);
-                self.submit(request, &bytes[..len as usize], whole, reply);
+                self.submit(request, &bytes[..len as usize], cut, reply);
             }
         }
     }
 
     /// Makes everything durable that was answered before.
     pub fn flush(&self, volume: &Volume, reply: R) {
-        self.submit(request(Kind::Flush, volume, 0, 0), &[], false, reply);
+        self.submit(request(Kind::Flush, volume, 0, 0), &[], Cut::Never, reply);
     }
 
     /// That worker serves from now on: it is connected, and it is told of all that
@@ -234,8 +244,9 @@ impl<R: Parked> DataPath<R> {
 
     /// A volume's VDI is another now: its requests fail, now and later (hazard 10).
     pub fn volume_replaced(&self, volume: VolumeId) {
-        let entries = self.lock().replace(volume, Instant::now());
+        let (entries, started) = self.lock().replace(volume, Instant::now());
         fail_entries(entries);
+        self.launch_all(started);
     }
 
     /// Everything that waits fails. Returns how many requests that were.
@@ -290,9 +301,9 @@ impl<R: Parked> DataPath<R> {
         verdict
     }
 
-    fn submit(&self, mut request: Request, bytes: &[u8], whole: bool, reply: R) {
+    fn submit(&self, mut request: Request, bytes: &[u8], cut: Cut, reply: R) {
         let now = Instant::now();
-        let admission = self.lock().admit(request, whole, reply, now);
+        let admission = self.lock().admit(request, cut, reply, now);
         match admission {
             Admission::Started(start) => {
                 if self.fill_and_tell(&start, bytes) == Told::Later {
@@ -335,10 +346,11 @@ impl<R: Parked> DataPath<R> {
         if let (Kind::Write, Some(Slot { span, .. })) = (request.kind, slot) {
             link.arena().fill(*span, bytes);
         }
-        let told = self.lock().mark_told(start);
+        let (told, started) = self.lock().mark_told(start);
         if told == Told::Now {
             link.send(request.message(*tag, *slot));
         }
+        self.launch_all(started);
         told
     }
 }

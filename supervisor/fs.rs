@@ -10,6 +10,7 @@
 //! past them. A control file is nevertheless only opened for what its mode says.
 
 mod init;
+mod origin;
 mod serve;
 mod setattr;
 mod xattr;
@@ -208,24 +209,23 @@ impl Filesystem for SheepFs {
     /// `{ echo a; echo b; } > vdi/mount` and `echo b >> vdi/mount` are two.
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        // What the kernel writes back from its cache can't be taken in part.
-        let whole = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         match self.target(ino) {
             None => reply.error(Errno::EIO),
             Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
             Some(Target::Node(Node::File(file))) => self.write_line(file, data, reply),
             Some(Target::Volume(volume)) => {
-                self.data.write(&volume, offset, data, whole, ParkedReply::Write(reply));
+                let cut = self.cut(write_flags, flags, req.pid(), data.len());
+                self.data.write(&volume, offset, data, cut, ParkedReply::Write(reply));
             }
         }
     }

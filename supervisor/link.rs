@@ -138,6 +138,7 @@ impl Link {
                     tracing::error!(generation, "{error}; the worker is ended");
                     events.tell(Event::WorkerBroken { generation, nonsense: true });
                     self.wait_for_death();
+                    self.hear_of_changes(data);
                 }
             }
             break;
@@ -178,6 +179,23 @@ impl Link {
         }
     }
 
+    /// Of what a worker that was ended for its nonsense has said besides, only that
+    /// counts which makes us more careful.
+    fn hear_of_changes<R: Parked>(&self, data: &DataPath<R>) {
+        loop {
+            match self.socket.receive() {
+                Ok(Some(FromWorker::Creating { tag, block })) => {
+                    let _ = data.note_creating(self.generation, tag, block);
+                }
+                Ok(Some(FromWorker::Repairing { volume, block })) => {
+                    data.note_repairing(volume, block);
+                }
+                Ok(Some(_)) | Err(ChannelError::Decode(_)) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
     fn wait_for_death(&self) {
         let mut process = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
         while poll(&mut process, PollTimeout::NONE) == Err(Errno::EINTR) {}
@@ -198,15 +216,16 @@ impl Link {
                         return (done, Err(lie.into()));
                     }
                 }
-                Ok(Some(FromWorker::Repairing { volume, block })) => {
-                    data.note_repairing(volume, block);
-                }
                 Ok(Some(FromWorker::Done { tag, outcome })) if tag.0 & CONTROL_TAG == 0 => {
                     done.push((tag, outcome));
                 }
                 Ok(Some(message)) => {
-                    if let FromWorker::Moved { volume, .. } = &message {
-                        data.note_moved(*volume);
+                    match &message {
+                        FromWorker::Repairing { volume, block } => {
+                            data.note_repairing(*volume, *block);
+                        }
+                        FromWorker::Moved { volume, .. } => data.note_moved(*volume),
+                        _ => {}
                     }
                     events.tell(Event::Worker { generation: self.generation, message });
                 }

@@ -19,12 +19,11 @@ use crate::engine::Waiter;
 use crate::locks::{Owner, OwnerSearch};
 use crate::verdict::{Verdict, on_lookup, on_object};
 use crate::volume::Volume;
-use sheepfs::ipc::{Failure, FromWorker, Tag, VolumeId};
+use sheepfs::ipc::{Failure, FromWorker, Gateways, Tag, VolumeId};
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::{Generation, VdiRef, VolumeName};
 use sheepfs::wire::{Request, Status, VdiId};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tracing::warn;
 
@@ -32,22 +31,14 @@ use tracing::warn;
 /// again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// What we hold already, from before this worker lived.
-#[derive(Clone, Copy, Debug)]
-pub struct Held {
-    /// The vid whose lock is ours.
-    pub vid: Option<VdiId>,
-    /// The gateway through which the lock was asked for, with no answer heard.
-    pub lock_sent: Option<SocketAddr>,
-}
-
 /// An attach under way.
 #[derive(Debug)]
 pub struct Attach {
     tag: Tag,
     volume: VolumeId,
     meanings: VecDeque<VdiRef>,
-    held: Held,
+    /// The gateways through which earlier workers may have got the lock.
+    lock_sent: Gateways,
     locked: Option<VdiId>,
     /// Who holds the lock that was refused.
     search: Option<OwnerSearch>,
@@ -60,7 +51,7 @@ pub struct Attach {
 /// What was asked last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// The vid of the name whose lock we may hold.
+    /// The vid of a snapshot's name.
     Find,
     /// The vid of the name, with its lock.
     Lock,
@@ -70,14 +61,8 @@ enum Step {
     Refused,
     /// Who holds that lock.
     Owner,
-    /// The end of a lock: the old one, or the one that was taken for nothing.
-    Release(After),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum After {
-    ReadHeader(VdiId),
-    Fail(Failure),
+    /// The end of a lock that was taken for nothing; why comes afterwards.
+    Release(Failure),
 }
 
 /// How a step ended.
@@ -98,14 +83,14 @@ impl Attach {
         tag: Tag,
         volume: VolumeId,
         name: &VolumeName,
-        held: Held,
+        lock_sent: Gateways,
         io: &mut Context<Waiter>,
     ) -> Self {
         let mut attach = Self {
             tag,
             volume,
             meanings: name.meanings().into(),
-            held,
+            lock_sent,
             search: None,
             locked: None,
             missing: Failure::NoSuchVdi,
@@ -143,7 +128,7 @@ impl Attach {
     fn find(&mut self, io: &mut Context<Waiter>) -> Progress {
         let Some(vdi) = self.meanings.front() else { return Progress::Failed(self.missing) };
         let working = vdi.generation == Generation::Working;
-        let (step, request) = if working && self.held.vid.is_none() {
+        let (step, request) = if working {
             (Step::Lock, Request::lock_vdi(vdi))
         } else {
             (Step::Find, Request::get_vdi_info(vdi))
@@ -172,10 +157,7 @@ impl Attach {
             Step::Find | Step::Lock | Step::Refused => self.found(status, vid, io),
             Step::Owner => self.owner(status, bytes, io),
             Step::Header(vid) => self.header(vid, status, bytes, io),
-            Step::Release(After::ReadHeader(vid)) => {
-                self.ask(Step::Header(vid), Request::read_inode_header(vid), io)
-            }
-            Step::Release(After::Fail(failure)) => Progress::Failed(failure),
+            Step::Release(failure) => Progress::Failed(failure),
         }
     }
 
@@ -193,7 +175,7 @@ impl Attach {
                 self.meanings.pop_front();
                 self.find(io)
             }
-            Verdict::Fail(Failure::Locked) if self.held.lock_sent.is_some() => {
+            Verdict::Fail(Failure::Locked) if !self.lock_sent.is_empty() => {
                 match self.meanings.front().map(Request::get_vdi_info) {
                     Some(request) => self.ask(Step::Refused, request, io),
                     None => Progress::Failed(Failure::Locked),
@@ -212,8 +194,7 @@ impl Attach {
 
     /// The lock was refused, though an earlier worker may have taken it for us.
     fn search_owner(&mut self, vid: VdiId, io: &mut Context<Waiter>) -> Progress {
-        let Some(gateway) = self.held.lock_sent else { return Progress::Failed(Failure::Locked) };
-        let search = OwnerSearch::new(gateway, vid);
+        let search = OwnerSearch::new(self.lock_sent, vid);
         self.search = Some(search);
         self.ask(Step::Owner, search.question(), io)
     }
@@ -238,23 +219,10 @@ impl Attach {
     }
 
     fn found_vid(&mut self, vid: VdiId, io: &mut Context<Waiter>) -> Progress {
-        let working = self.meanings.front().filter(|vdi| vdi.generation == Generation::Working);
-        match (self.step, self.held.vid, working) {
-            (Step::Lock, _, _) => self.locked = Some(vid),
-            (_, Some(held), Some(_)) if held == vid => self.locked = Some(vid),
-            // It became a snapshot while no worker lived: lock the new vid.
-            (_, Some(_), Some(vdi)) => {
-                let request = Request::lock_vdi(vdi);
-                return self.ask(Step::Lock, request, io);
-            }
-            _ => {}
+        if self.step == Step::Lock {
+            self.locked = Some(vid);
         }
-        match self.held.vid.filter(|held| self.locked.is_some_and(|locked| locked != *held)) {
-            Some(held) => {
-                self.ask(Step::Release(After::ReadHeader(vid)), Request::release_vdi(held), io)
-            }
-            None => self.ask(Step::Header(vid), Request::read_inode_header(vid), io),
-        }
+        self.ask(Step::Header(vid), Request::read_inode_header(vid), io)
     }
 
     fn header(
@@ -290,9 +258,7 @@ impl Attach {
     /// Gives back a lock that was taken for nothing, then fails.
     fn give_up(&mut self, failure: Failure, io: &mut Context<Waiter>) -> Progress {
         match self.locked.take() {
-            Some(vid) => {
-                self.ask(Step::Release(After::Fail(failure)), Request::release_vdi(vid), io)
-            }
+            Some(vid) => self.ask(Step::Release(failure), Request::release_vdi(vid), io),
             None => Progress::Failed(failure),
         }
     }

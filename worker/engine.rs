@@ -1,7 +1,7 @@
 //! The worker's one owner of state: messages and replies go in, requests and
 //! messages come out, and nothing in here waits.
 
-use crate::attach::{self, Attach, Held};
+use crate::attach::{self, Attach};
 use crate::cache::Cache;
 use crate::context::{Context, Wire};
 use crate::frame::Reply;
@@ -76,18 +76,18 @@ impl Engine {
             // Pings are answered by the session, and connecting is over before there
             // is an engine.
             ToWorker::Connect { .. } | ToWorker::Check { .. } | ToWorker::Ping { .. } => {}
-            ToWorker::Attach { tag, volume, name, held_lock, lock_sent } => {
+            ToWorker::Attach { tag, volume, name, lock_sent } => {
                 let (mut io, _) = self.context(around);
-                let held = Held { vid: VdiId::new(held_lock), lock_sent };
-                let attach = Attach::begin(tag, volume, &name, held, &mut io);
+                let attach = Attach::begin(tag, volume, &name, lock_sent, &mut io);
                 self.attaches.insert(tag, attach);
             }
             ToWorker::Remember { volume, allocations } => {
                 self.remembered.entry(volume).or_default().extend(allocations);
             }
-            ToWorker::Resume { tag, volume, name, facts, lock_sent } => {
+            ToWorker::Resume { tag, volume, name, facts, lock_sent, repairing } => {
                 let remembered = self.take_remembered(volume, around.now);
-                self.resume(tag, Wanted { volume, name, facts, lock_sent, remembered }, around);
+                let wanted = Wanted { volume, name, facts, lock_sent, repairing, remembered };
+                self.resume(tag, wanted, around);
             }
             ToWorker::Query { tag, query } => {
                 let (mut io, _) = self.context(around);

@@ -109,7 +109,7 @@ impl Errands {
             self.under_way.insert(id, Errand::Members);
         }
         let mut questions = Vec::new();
-        self.watch.tick(now, around.sheep.is_idle(), &mut questions);
+        self.watch.tick(now, around.sheep.is_quiet(), &mut questions);
         for question in questions {
             self.ask(question, around);
         }

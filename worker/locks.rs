@@ -1,13 +1,13 @@
 //! Whether a lock that is refused is our own: an earlier worker may have sent the
 //! request and not have lived to hear the answer. A second lock by ourselves is
 //! refused like anybody's, and the owner of a lock is a node (protocol 13.3). So
-//! when the node through which we asked holds it, it is ours.
+//! when a node through which we asked holds it, it is ours.
 
 use crate::verdict::{Verdict, on_object};
+use sheepfs::ipc::Gateways;
 use sheepfs::wire::cluster::{Lock, VdiState};
 use sheepfs::wire::request::VDI_STATES_MAX;
 use sheepfs::wire::{Request, Status, VdiId};
-use std::net::SocketAddr;
 
 /// Room for so many VDIs at first, as `dog` has it (protocol 12.7).
 const RECORDS_FIRST: u32 = 512;
@@ -15,7 +15,7 @@ const RECORDS_FIRST: u32 = 512;
 /// A search for the owner of a lock.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnerSearch {
-    gateway: SocketAddr,
+    gateways: Gateways,
     vid: VdiId,
     records: u32,
 }
@@ -38,9 +38,9 @@ pub enum Owner {
 }
 
 impl OwnerSearch {
-    /// Who holds the lock of `vid`: is it `gateway`?
-    pub fn new(gateway: SocketAddr, vid: VdiId) -> Self {
-        Self { gateway, vid, records: RECORDS_FIRST }
+    /// Who holds the lock of `vid`: is it one of these?
+    pub fn new(gateways: Gateways, vid: VdiId) -> Self {
+        Self { gateways, vid, records: RECORDS_FIRST }
     }
 
     /// The question.
@@ -71,7 +71,7 @@ impl OwnerSearch {
         let states = VdiState::decode_all(bytes).unwrap_or_default();
         let state = states.into_iter().find(|state| state.vid == self.vid.get());
         match state.map(|state| state.lock) {
-            Some(Lock::Locked(owner)) if owner.socket_addr() == self.gateway => Owner::Ours,
+            Some(Lock::Locked(owner)) if self.gateways.contains(owner.socket_addr()) => Owner::Ours,
             Some(Lock::Locked(_) | Lock::Shared(_)) => Owner::Other,
             Some(Lock::Unlocked) | None => Owner::Nobody,
         }
@@ -82,6 +82,7 @@ impl OwnerSearch {
 mod tests {
     use super::*;
     use sheepfs::wire::cluster::NodeId;
+    use std::net::SocketAddr;
 
     fn states(lock: Lock) -> Vec<u8> {
         let state = |vid, lock| VdiState {
@@ -101,7 +102,8 @@ mod tests {
     fn the_lock_of_the_gateway_that_was_asked_is_ours() {
         let gateway = SocketAddr::from(([10, 0, 0, 1], 7000));
         let other = SocketAddr::from(([10, 0, 0, 1], 7001));
-        let mut search = OwnerSearch::new(gateway, VdiId::new(7).unwrap());
+        let mut search =
+            OwnerSearch::new(Gateways::default().with(gateway), VdiId::new(7).unwrap());
         let mut hear = |lock| search.hear(Status::Success, &states(lock));
         assert_eq!(hear(Lock::Locked(NodeId::new(gateway))), Owner::Ours);
         assert_eq!(hear(Lock::Locked(NodeId::new(other))), Owner::Other);
@@ -111,7 +113,8 @@ mod tests {
     #[test]
     fn room_grows_until_all_vdis_fit() {
         let gateway = SocketAddr::from(([10, 0, 0, 1], 7000));
-        let mut search = OwnerSearch::new(gateway, VdiId::new(7).unwrap());
+        let mut search =
+            OwnerSearch::new(Gateways::default().with(gateway), VdiId::new(7).unwrap());
         let first = search.question();
         assert_eq!(search.hear(Status::BufferSmall, &[]), Owner::MoreRoom);
         assert_eq!(search.question().reply_len_max(), 2 * first.reply_len_max());

@@ -22,11 +22,10 @@ use crate::engine::Waiter;
 use crate::verdict::{Verdict, on_object};
 use crate::volume::recent::Allocation;
 use crate::volume::{Former, Volume};
-use sheepfs::ipc::{Failure, Tag, VolumeFacts, VolumeId};
+use sheepfs::ipc::{Failure, Gateways, Tag, VolumeFacts, VolumeId};
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::{Generation, VdiName, VolumeName};
 use sheepfs::wire::{Request, Status, VdiId};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long to wait before a question is asked again.
@@ -44,7 +43,9 @@ pub struct Wanted {
     /// What it was.
     pub facts: VolumeFacts,
     /// Through whom the lock of a newer vid was asked for.
-    pub lock_sent: Option<SocketAddr>,
+    pub lock_sent: Gateways,
+    /// The block whose index entry was being repaired.
+    pub repairing: Option<u32>,
     /// What the earlier worker allocated, as vids that were checked.
     pub remembered: Vec<Allocation>,
 }
@@ -152,6 +153,7 @@ impl Resume {
         let former = Former {
             allocations: std::mem::take(&mut self.wanted.remembered),
             lock_sent: self.wanted.lock_sent,
+            repairing: self.wanted.repairing,
             became_snapshot,
         };
         Volume::new(self.wanted.volume, name, self.vid, header, locked, now).resumed(former, now)

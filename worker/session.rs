@@ -27,6 +27,9 @@ use thiserror::Error;
 /// How long another node may take to say how much space it has.
 const NODE_ANSWER_MAX: Duration = Duration::from_secs(2);
 
+/// Messages taken in one turn.
+const MESSAGES_MAX: usize = 256;
+
 /// Why a session ended.
 #[derive(Debug, Error)]
 pub enum End {
@@ -166,9 +169,11 @@ impl Session {
         self.engine.reply(reply, &mut Surroundings { wire, out, arena: &self.link.arena, now })
     }
 
+    /// A bounded number, so that answers and pings have their turn.
     fn take_messages(&mut self, out: &mut Vec<FromWorker>, now: Instant) -> Result<(), End> {
         let wire = &mut Outgoing(&mut self.sheep);
-        while let Some(message) = self.link.receive()? {
+        for _ in 0..MESSAGES_MAX {
+            let Some(message) = self.link.receive()? else { break };
             if let ToWorker::Ping { number } = message {
                 out.push(FromWorker::Pong { number });
                 continue;

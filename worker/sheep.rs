@@ -45,6 +45,9 @@ struct Waiting {
 enum Class {
     Change,
     Read,
+    /// An operation of the whole cluster: it may wait for others' for long
+    /// (hazard 50), and a sheep does not count it among its object requests.
+    Cluster,
     /// Against nothing: the session's own few questions.
     Own,
 }
@@ -61,8 +64,8 @@ struct Side {
 pub struct Sheep {
     main: Vec<(ConnectionId, Connection)>,
     side: HashMap<ConnectionId, Side>,
-    waiting: [VecDeque<Waiting>; 2],
-    outstanding: [usize; 3],
+    waiting: [VecDeque<Waiting>; 3],
+    outstanding: [usize; 4],
     class_of: HashMap<u32, Class>,
     generation: u8,
     next_id: u32,
@@ -88,8 +91,8 @@ impl Sheep {
         Ok(Self {
             main,
             side: HashMap::new(),
-            waiting: [VecDeque::new(), VecDeque::new()],
-            outstanding: [0; 3],
+            waiting: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
+            outstanding: [0; 4],
             class_of: HashMap::new(),
             generation: generation.to_le_bytes()[0],
             next_id: 1,
@@ -137,7 +140,7 @@ impl Sheep {
 
     /// Gives waiting requests to connections, as many as there are places.
     pub fn dispatch(&mut self, now: Instant) {
-        for class in [Class::Read, Class::Change] {
+        for class in [Class::Read, Class::Change, Class::Cluster] {
             while self.outstanding[class as usize] < limit(class)
                 && let Some(waiting) = self.waiting[class as usize].pop_front()
             {
@@ -157,6 +160,11 @@ impl Sheep {
 
     /// Whether nothing that was dispatched is without an answer.
     pub fn is_idle(&self) -> bool {
+        self.is_quiet() && self.outstanding[Class::Cluster as usize] == 0
+    }
+
+    /// The same of object requests, which a sheep counts.
+    pub fn is_quiet(&self) -> bool {
         [Class::Change, Class::Read].iter().all(|class| self.outstanding[*class as usize] == 0)
     }
 
@@ -289,6 +297,13 @@ fn push(connection: &mut Connection, id: u32, request: Request, span: Option<Spa
 fn class_of(request: &Request) -> Class {
     match request.opcode() {
         Some(Opcode::WriteObj | Opcode::CreateAndWriteObj | Opcode::DiscardObj) => Class::Change,
+        Some(
+            Opcode::NewVdi
+            | Opcode::LockVdi
+            | Opcode::ReleaseVdi
+            | Opcode::GetVdiInfo
+            | Opcode::DelVdi,
+        ) => Class::Cluster,
         _ => Class::Read,
     }
 }
@@ -296,7 +311,7 @@ fn class_of(request: &Request) -> Class {
 fn limit(class: Class) -> usize {
     match class {
         Class::Change => CHANGES_MAX,
-        Class::Read => READS_MAX,
+        Class::Read | Class::Cluster => READS_MAX,
         Class::Own => usize::MAX,
     }
 }

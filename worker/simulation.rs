@@ -12,7 +12,7 @@ use crate::engine::{Engine, Surroundings};
 use crate::frame::Reply;
 use cluster::{Cluster, Sent, Shape};
 use rand_core::Rand;
-use sheepfs::ipc::{Arena, Failure, FromWorker, RawSpan, Tag, ToWorker, VolumeId};
+use sheepfs::ipc::{Arena, Failure, FromWorker, Gateways, RawSpan, Tag, ToWorker, VolumeId};
 use sheepfs::wire::Status;
 use sheepfs::wire::header::{ReplyHeader, RequestHeader};
 use sheepfs::wire::name::VolumeName;
@@ -100,7 +100,7 @@ impl Run {
         let name = VolumeName::parse(name.as_bytes()).unwrap();
         // An attach does not wait for a cluster that asks for patience: it says so.
         let patience = std::mem::take(&mut self.patience);
-        self.tell(ToWorker::Attach { tag: Tag(0), volume, name, held_lock: 0, lock_sent: None });
+        self.tell(ToWorker::Attach { tag: Tag(0), volume, name, lock_sent: Gateways::default() });
         self.settle();
         self.patience = patience;
         assert!(matches!(self.out.pop(), Some(FromWorker::Attached { .. })));

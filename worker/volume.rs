@@ -35,20 +35,19 @@ use index::{Index, Update, Updates};
 use objects::{Doubt, Kind, ObjectQueue, Part, PartId, State};
 use recent::{Allocation, Recent};
 use reload::Reload;
-use sheepfs::ipc::{Failure, Span, Tag, VolumeFacts, VolumeId};
+use sheepfs::ipc::{Failure, Gateways, Span, Tag, VolumeFacts, VolumeId};
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::VdiName;
 use sheepfs::wire::request::{Extent, TRANSFER_LEN_MAX};
 use sheepfs::wire::{Request, Status, VdiId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long a part waits when the cluster asks for patience (HALT, recovery).
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How often in a row the volume's own questions may be refused for a reason that
 /// waiting hardly heals, such as one bad answer of one disk.
-const REFUSALS_MAX: u32 = 10;
+const REFUSALS_MAX: u32 = 150;
 
 /// What the worker's engine passes to a volume with each step.
 pub type Io<'a> = Context<'a, Waiter>;
@@ -109,7 +108,9 @@ pub struct Former {
     /// What it allocated lately.
     pub allocations: Vec<Allocation>,
     /// Through whom it asked for the lock of a newer vid.
-    pub lock_sent: Option<SocketAddr>,
+    pub lock_sent: Gateways,
+    /// The block whose index entry it was repairing.
+    pub repairing: Option<u32>,
     /// Whether the vid became a snapshot since.
     pub became_snapshot: bool,
 }
@@ -130,7 +131,8 @@ pub struct Volume {
     barriers: Barriers,
     recent: Recent,
     /// The gateway through which an earlier worker asked for the next vid's lock.
-    lock_sent: Option<SocketAddr>,
+    lock_sent: Gateways,
+    repairing: Option<u32>,
     /// How often in a row a page of the index was refused.
     refusals: u32,
     phase: Phase,
@@ -164,7 +166,8 @@ impl Volume {
             ops: BTreeMap::new(),
             barriers: Barriers::default(),
             recent: Recent::new(now),
-            lock_sent: None,
+            lock_sent: Gateways::default(),
+            repairing: None,
             refusals: 0,
             phase: Phase::Serving,
             detaching: None,
@@ -178,6 +181,7 @@ impl Volume {
     pub fn resumed(mut self, former: Former, now: Instant) -> Self {
         self.recent.inherit(former.allocations, now);
         self.lock_sent = former.lock_sent;
+        self.repairing = former.repairing;
         if former.became_snapshot {
             self.phase = Phase::Draining;
         }
@@ -317,7 +321,7 @@ impl Volume {
             Wait::Flush(tag) => self.flush_replied(tag, status, io),
             Wait::Header(asked) => self.header_replied(asked, verdict, bytes, io),
             Wait::Reload => self.reload_replied(status, bytes, vid, io),
-            Wait::Release(tag) => io.done(tag, Ok(())),
+            Wait::Release(tag) => io.done(tag, released(verdict)),
         }
         self.settle(io);
         false
@@ -424,5 +428,16 @@ impl Volume {
     /// Whether it was detached, and all is answered.
     pub fn is_gone(&self) -> bool {
         matches!(self.phase, Phase::Failed(Failure::NotAttached)) && self.on_wire == 0
+    }
+}
+
+/// Whether a lock is given back. One that is not stays, and the supervisor says so.
+fn released(verdict: Verdict) -> Result<(), Failure> {
+    match verdict {
+        Verdict::Done => Ok(()),
+        Verdict::Fail(failure) => Err(failure),
+        Verdict::Retry | Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => {
+            Err(Failure::TimedOut)
+        }
     }
 }

@@ -38,6 +38,9 @@
 //!
 //! # What it cannot do
 //!
+//! Discards are carried out by another part of a sheep and are not counted, nor are
+//! locks and look-ups; none of them is repaired by a fence.
+//!
 //! The counter holds everybody's requests. Under load by others it may never be
 //! seen at 0; then the fence falls back to time. Our own requests are kept away
 //! from it: on the sheep of this session the question is asked only in a short window
@@ -56,9 +59,12 @@ const GAP_MIN: Duration = Duration::from_millis(3);
 const OPENING_MAX: Duration = Duration::from_millis(30);
 /// How long a window waits for what is on the wire.
 const EMPTYING_MAX: Duration = Duration::from_millis(20);
-/// How long a window waits for an answer. Longer round trips get no windows, since
-/// these would hold I/O back for as long.
-const HOME_ANSWER_MAX: Duration = Duration::from_millis(200);
+/// How long a window waits for an answer. When it takes longer there are no further
+/// windows, since these would hold I/O back for as long.
+const HOME_ANSWER_MAX: Duration = Duration::from_millis(50);
+/// For how long a gateway is watched: a little longer than any fence lasts that was
+/// there when the session began.
+const WATCH_MAX: Duration = Duration::from_secs(31);
 /// Between windows on the sheep of this session: at first, and at most.
 const HOME_REST: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 /// Between tries on another gateway: at first, and at most.
@@ -119,6 +125,7 @@ struct Watched {
 pub struct Watch {
     gateways: BTreeMap<SocketAddr, Watched>,
     opening_until: Instant,
+    over_at: Instant,
     /// Turns of a wheel, so that many workers don't ask in step.
     jitter: u64,
 }
@@ -140,7 +147,7 @@ impl Watch {
             tried: false,
         };
         let gateways = gateways.into_iter().map(|gateway| (gateway, watched(gateway))).collect();
-        Self { gateways, opening_until: now + OPENING_MAX, jitter: seed }
+        Self { gateways, opening_until: now + OPENING_MAX, over_at: now + WATCH_MAX, jitter: seed }
     }
 
     /// Whether requests should wait a moment: the proof for the sheep of this session
@@ -160,7 +167,12 @@ impl Watch {
 
     /// Takes a time step; `idle` says that nothing of ours is on the wire.
     pub fn tick(&mut self, now: Instant, idle: bool, questions: &mut Vec<Question>) {
+        if self.over_at <= now {
+            // Whatever fence there was has ended by time.
+            self.gateways.clear();
+        }
         let opening = self.is_opening(now);
+        self.gateways.retain(|_, watched| opening || !watched.is_too_far(now));
         for (gateway, watched) in &mut self.gateways {
             if watched.step(now, idle, opening, &mut self.jitter) {
                 let (number, home) = (watched.number, watched.home);
@@ -272,6 +284,15 @@ impl Watched {
         let spread = self.rest / 4 * u32::from(jitter.to_be_bytes()[0]) / 256;
         self.stage = Stage::Resting(now + self.rest + spread);
         self.rest = (2 * self.rest).min(rest_max);
+    }
+
+    /// Whether a window would hold I/O back for too long: the answer takes its time.
+    fn is_too_far(&self, now: Instant) -> bool {
+        let asked = match self.stage {
+            Stage::First(asked) | Stage::Second(asked) => Some(asked),
+            Stage::Resting(_) | Stage::Emptying(_) | Stage::Gap(_) => None,
+        };
+        self.home && asked.is_some_and(|asked| asked + HOME_ANSWER_MAX <= now)
     }
 
     fn deadline(&self) -> Option<Instant> {

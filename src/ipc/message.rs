@@ -69,13 +69,11 @@ pub enum ToWorker {
         volume: VolumeId,
         /// What the user wrote.
         name: VolumeName,
-        /// The vid whose lock we hold already, from an earlier worker; 0 for
-        /// none. A second lock by ourselves would be refused (hazard 8).
-        held_lock: u32,
-        /// The gateway through which an earlier worker sent a lock request for
-        /// this attach, of which it did not live to hear the answer: if that node
-        /// turns out to hold the lock, it is ours.
-        lock_sent: Option<SocketAddr>,
+        /// The gateways through which earlier workers may have got this lock: they
+        /// did not live to hear the answer, or could not release it. If one of these
+        /// nodes turns out to hold the lock, it is ours; a second lock by ourselves
+        /// is refused like anybody's (hazard 8).
+        lock_sent: Gateways,
     },
     /// Allocations of a volume that an earlier worker made, to be remembered by
     /// the [`ToWorker::Resume`] that follows. At most [`ALLOCATIONS_MAX`] a message.
@@ -98,7 +96,10 @@ pub enum ToWorker {
         facts: VolumeFacts,
         /// As in [`ToWorker::Attach`], for the lock of the vid that follows after
         /// a snapshot. The lock of the present vid is ours in any case.
-        lock_sent: Option<SocketAddr>,
+        lock_sent: Gateways,
+        /// The block whose index entry an earlier worker was repairing after a
+        /// snapshot when it died: its reference counts may be missing.
+        repairing: Option<u32>,
     },
     /// Finish what is under way on a volume, release its lock, forget it.
     Detach {
@@ -275,6 +276,34 @@ pub enum FromWorker {
         /// At most [`REPORT_CHUNK_LEN`] bytes.
         bytes: Vec<u8>,
     },
+}
+
+/// A few gateways: those through which a lock was asked for, the newest four.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateways([Option<SocketAddr>; 4]);
+
+impl Gateways {
+    /// One more; the oldest goes when there are too many.
+    #[must_use]
+    pub fn with(self, gateway: SocketAddr) -> Self {
+        if self.contains(gateway) {
+            return self;
+        }
+        let [first, second, third, _] = self.0;
+        Self([Some(gateway), first, second, third])
+    }
+
+    /// Whether that one is among them.
+    #[must_use]
+    pub fn contains(self, gateway: SocketAddr) -> bool {
+        self.0.contains(&Some(gateway))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
 }
 
 /// An index entry that was written lately.

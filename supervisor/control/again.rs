@@ -60,9 +60,9 @@ impl Control {
         wait.asked(now);
         match wait.work.clone() {
             Work::Attach { id, name } => {
-                let held_lock = self.locks_left.get(&name).copied().unwrap_or(0);
-                let lock_sent = self.lock_sent.get(&id).copied();
-                self.send(ToWorker::Attach { tag, volume: id, name, held_lock, lock_sent });
+                let left = self.locks_left.get(&name);
+                let lock_sent = self.lock_sent.get(&id).or(left).copied().unwrap_or_default();
+                self.send(ToWorker::Attach { tag, volume: id, name, lock_sent });
             }
             Work::Resume { id, name } => {
                 if let Some(volume) = self.volumes.by_id(id) {
@@ -82,8 +82,9 @@ impl Control {
         for allocations in self.allocations.told(id) {
             self.send(ToWorker::Remember { volume: id, allocations });
         }
-        let lock_sent = self.lock_sent.get(&id).copied();
-        self.send(ToWorker::Resume { tag, volume: id, name, facts, lock_sent });
+        let lock_sent = self.lock_sent.get(&id).copied().unwrap_or_default();
+        let repairing = self.repairing.get(&id).copied();
+        self.send(ToWorker::Resume { tag, volume: id, name, facts, lock_sent, repairing });
     }
 
     /// The worker is gone: what it did not answer waits for the next one.
@@ -118,6 +119,8 @@ impl Control {
                 self.fail_query(query, Refusal::Interrupted, wait.callers, now);
             }
             Work::Detach { gone, then, .. } => {
+                self.allocations.forget(gone.id);
+                self.lock_sent.remove(&gone.id);
                 self.leave_lock(&gone, &Refusal::Interrupted);
                 self.refuse(&what, Refusal::Interrupted, wait.callers, now);
                 self.refuse(&format!("attach {}", gone.name), Refusal::Interrupted, then, now);
@@ -202,6 +205,7 @@ impl Control {
         if are_plausible(&facts) && facts.size == before.size && facts.snapshot == before.snapshot {
             tracing::info!(name = %volume.name, from = before.vid, to = facts.vid, "followed the VDI to its new vid");
             self.lock_sent.remove(&id);
+            self.repairing.remove(&id);
             volume.set_facts(facts);
         } else {
             self.note(&format!("follow {} to its new vid", volume.name), &Refusal::BadFacts);

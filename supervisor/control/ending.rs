@@ -6,7 +6,7 @@
 //!
 //! Each stage has a deadline; a further signal cuts the present one short. A worker
 //! that is lost meanwhile is replaced as ever, so that what is drained reaches the
-//! cluster; but what no sheep serves when the time is up fails, so that whoever
+//! cluster, and fences are waited for; but what no sheep serves when the time is up fails, so that whoever
 //! waits for it can end (hazard 25). What could not be released is said in the log.
 
 use super::waits::Caller;
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// How long releasing the locks may take.
 const DETACH_TIME: Duration = Duration::from_secs(10);
+/// How long what waited for a fence may take when the fence is gone.
+const FENCE_MARGIN: Duration = Duration::from_secs(2);
 
 /// The end, on its way.
 #[derive(Debug)]
@@ -90,22 +92,28 @@ impl Control {
         }
     }
 
+    /// What a sheep serves, or will when a fence ends, is waited for until then.
     pub(super) fn ending_deadline(&self) -> Option<Instant> {
-        match self.stage()? {
-            Stage::Draining { deadline } | Stage::Detaching { deadline } => Some(deadline),
-        }
+        let (Stage::Draining { deadline } | Stage::Detaching { deadline }) = self.stage()?;
+        let fenced_until = self.fenced_until.filter(|_| self.life.is_connected());
+        Some(fenced_until.map_or(deadline, |fenced| deadline.max(fenced + FENCE_MARGIN)))
     }
 
     pub(super) fn tick_ending(&mut self, now: Instant) {
+        let is_late = self.ending_deadline().is_some_and(|deadline| deadline <= now);
         match self.stage() {
-            Some(Stage::Draining { deadline }) if deadline <= now => {
+            Some(Stage::Draining { .. }) if is_late => {
                 tracing::warn!("the mount is in use, or data is in flight, still; going on");
                 self.fail_rest(now);
             }
-            Some(Stage::Detaching { deadline }) if deadline <= now => self.over(),
-            Some(Stage::Detaching { .. }) if !self.waits.any_volume() => self.over(),
+            Some(Stage::Detaching { .. }) if is_late || !self.waits.any_volume() => self.over(),
             _ => {}
         }
+    }
+
+    /// The data path says until when something may wait for a fence.
+    pub fn set_fenced_until(&mut self, fenced_until: Option<Instant>) {
+        self.fenced_until = fenced_until;
     }
 
     fn stage(&self) -> Option<Stage> {

@@ -128,6 +128,16 @@ impl Control {
                 Stage::Checking { left, asked, deadline }
             }
             Stage::Draining { sheep, ctime } => self.drain_for(sheep, ctime, now),
+            // It has a session, so it is the one in use, however long its volumes take.
+            Stage::Swapping { sheep, deadline, .. }
+                if deadline <= now
+                    && self.candidates.current() == sheep
+                    && self.life.is_connected() =>
+            {
+                self.candidates.adopt(false);
+                self.answer(caller, Answer::Done);
+                return None;
+            }
             Stage::Swapping { sheep, deadline, .. } if deadline <= now => {
                 // It is tried no longer; the others, first the one before, are.
                 if self.candidates.current() == sheep
@@ -201,7 +211,7 @@ impl Control {
                 return Stage::Draining { sheep, ctime };
             }
             Life::Draining { .. } => return Stage::Draining { sheep, ctime },
-            // Nobody was told of anything that would have to drain.
+            // No data was told of; what it does by itself to volumes is fenced.
             Life::Connecting { .. } | Life::Resuming { .. }
                 if self.candidates.current() != sheep =>
             {
@@ -229,15 +239,12 @@ impl Control {
         if !self.awaits_drain() {
             return;
         }
-        // A volume that is just being taken up may be repaired by writes.
-        let clean = drained && !self.waits.any_resume();
-        if !clean {
+        if !drained {
             tracing::warn!("the old session did not drain in time; its requests are replayed");
         }
+        // Also a session that is drained is one that was: its last words count, and
+        // whatever it began by itself since is fenced by the data path.
         self.lose(Cause::Failover, now);
-        if let (true, Life::Lost { gateway, .. }) = (clean, &mut self.life) {
-            *gateway = None;
-        }
     }
 
     /// The session that drains has ended, in whatever way. `true`: its end was

@@ -76,15 +76,22 @@ pub struct Guard {
 
 impl Guard {
     /// A worker died that had been told of these requests and had not answered
-    /// them. Returns those that are guilty.
-    pub fn died(&mut self, death: Death, under_way: &[Tag], now: Instant) -> Vec<Tag> {
+    /// them, and perhaps of something for a control file. Returns those that are
+    /// guilty.
+    pub fn died(
+        &mut self,
+        death: Death,
+        under_way: &[Tag],
+        with_control: bool,
+        now: Instant,
+    ) -> Vec<Tag> {
         self.forget_old(now);
         match death {
             Death::Ended => Vec::new(),
             Death::OwnMaking => {
                 self.last = Some(now);
                 self.in_a_row = self.in_a_row.saturating_add(1);
-                self.strike(under_way)
+                if with_control { Vec::new() } else { self.strike(under_way) }
             }
         }
     }
@@ -155,14 +162,14 @@ mod tests {
     fn suspects_are_told_apart_after_two_deaths_in_a_row_for_a_minute() {
         let start = Instant::now();
         let mut guard = Guard::default();
-        guard.died(Death::OwnMaking, &[Tag(1), Tag(2)], start);
+        guard.died(Death::OwnMaking, &[Tag(1), Tag(2)], false, start);
         assert_eq!(guard.pace(start), Pace::All);
-        guard.died(Death::OwnMaking, &[Tag(1), Tag(2)], start + SECOND * 60);
+        guard.died(Death::OwnMaking, &[Tag(1), Tag(2)], false, start + SECOND * 60);
         assert_eq!(guard.pace(start + SECOND * 60), Pace::Single);
         assert_eq!(guard.pace(start + SECOND * 120), Pace::Single);
         assert_eq!(guard.pace(start + SECOND * 121), Pace::All);
-        guard.died(Death::OwnMaking, &[], start + SECOND * 200);
-        guard.died(Death::OwnMaking, &[], start + SECOND * 261);
+        guard.died(Death::OwnMaking, &[], false, start + SECOND * 200);
+        guard.died(Death::OwnMaking, &[], false, start + SECOND * 261);
         assert_eq!(guard.pace(start + SECOND * 261), Pace::All, "too far apart");
     }
 
@@ -171,12 +178,12 @@ mod tests {
         let now = Instant::now();
         let mut guard = Guard::default();
         let alone = [Tag(7)];
-        assert!(guard.died(Death::OwnMaking, &[Tag(6), Tag(7)], now).is_empty());
-        assert!(guard.died(Death::OwnMaking, &alone, now).is_empty());
-        assert!(guard.died(Death::Ended, &alone, now).is_empty());
-        assert!(guard.died(Death::OwnMaking, &[Tag(6)], now).is_empty());
-        assert!(guard.died(Death::OwnMaking, &alone, now).is_empty());
-        assert_eq!(guard.died(Death::OwnMaking, &alone, now), alone);
+        assert!(guard.died(Death::OwnMaking, &[Tag(6), Tag(7)], false, now).is_empty());
+        assert!(guard.died(Death::OwnMaking, &alone, false, now).is_empty());
+        assert!(guard.died(Death::Ended, &alone, false, now).is_empty());
+        assert!(guard.died(Death::OwnMaking, &[Tag(6)], false, now).is_empty());
+        assert!(guard.died(Death::OwnMaking, &alone, false, now).is_empty());
+        assert_eq!(guard.died(Death::OwnMaking, &alone, false, now), alone);
     }
 
     #[test]
@@ -184,7 +191,7 @@ mod tests {
         let now = Instant::now();
         let mut guard = Guard::default();
         for _ in 0..100 {
-            assert!(guard.died(Death::Ended, &[Tag(1)], now).is_empty());
+            assert!(guard.died(Death::Ended, &[Tag(1)], false, now).is_empty());
             assert_eq!(guard.pace(now), Pace::All);
         }
     }

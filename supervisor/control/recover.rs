@@ -36,6 +36,8 @@ pub struct Recovery {
     restarts: u32,
     /// Sessions in a row that were over at once.
     futile: u32,
+    /// Whether the worker that died last was asked for something besides data.
+    pub(super) with_control: bool,
     /// Whether the lost worker's words made no sense.
     pub(super) nonsense: bool,
     /// Whether the log says already that no candidate answers.
@@ -255,6 +257,7 @@ impl Control {
             tracing::error!(generation, ?exit, "the worker broke down by itself");
             self.recovery.futile += 1;
         }
+        self.recovery.with_control = !self.waits.is_empty();
         self.effects.push(Effect::DataLost { generation, gateway, death });
         self.interrupt(death, now);
         self.life = Life::BackingOff { until: now, worker: None };

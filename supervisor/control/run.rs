@@ -109,6 +109,7 @@ impl Shell {
         let now = Instant::now();
         self.data.tick(now);
         self.send_ripe_detaches();
+        self.control.set_fenced_until(self.data.deadline());
         if self.control.awaits_drained() && self.is_drained() {
             return Input::Drained;
         }

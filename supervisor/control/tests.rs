@@ -10,7 +10,8 @@ use crate::spawn::SpawnError;
 use nix::errno::Errno;
 use sheepfs::ipc::message::{BUILD, LostReason};
 use sheepfs::ipc::{
-    Allocation, ClusterFacts, Failure, FromWorker, Query, QuietReason, Report, VolumeFacts,
+    Allocation, ClusterFacts, Failure, FromWorker, Gateways, Query, QuietReason, Report,
+    VolumeFacts,
 };
 
 mod beating;

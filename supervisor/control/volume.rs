@@ -125,7 +125,9 @@ impl Control {
     /// attach takes it over.
     pub(super) fn leave_lock(&mut self, gone: &Gone, why: &dyn Display) {
         if !gone.facts.snapshot {
-            self.locks_left.insert(gone.name.clone(), gone.facts.vid);
+            let through = self.locked_through.remove(&gone.id);
+            let through = through.unwrap_or_default();
+            self.locks_left.insert(gone.name.clone(), through);
             let why = format!(
                 "done, but its lock may be left: {why}; it is taken over when the volume is attached again"
             );
@@ -199,6 +201,9 @@ impl Control {
     fn detached(&mut self, gone: &Gone, is_there: bool, outcome: Result<(), Failure>) {
         self.allocations.forget(gone.id);
         self.lock_sent.remove(&gone.id);
+        if outcome.is_ok() && is_there {
+            self.locked_through.remove(&gone.id);
+        }
         match outcome {
             Ok(()) if is_there => tracing::info!(name = %gone.name, "detached"),
             // The lock of a VDI that is gone went with it.

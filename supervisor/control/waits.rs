@@ -177,6 +177,11 @@ impl Waits {
         tag
     }
 
+    /// Whether nothing is asked, or to be asked.
+    pub fn is_empty(&self) -> bool {
+        self.by_tag.is_empty()
+    }
+
     /// Puts one back that goes on under another tag.
     pub fn put_back(&mut self, wait: Wait) -> Tag {
         let tag = self.next_tag();

@@ -43,6 +43,7 @@ impl Control {
                 | Life::Draining { .. }
                 | Life::Lost { gateway: Some(_), .. },
             ) => self.session_said(message, now),
+            // It was told an address in vain.
             (_, Life::Lost { gateway: None, .. }) => {}
             (message, life) => {
                 tracing::error!(?message, ?life, "the worker said something out of turn");
@@ -75,10 +76,17 @@ impl Control {
                 }
             }
             FromWorker::LockSent { volume } => {
-                self.lock_sent.insert(volume, self.session_sheep());
+                let sheep = self.session_sheep();
+                for known in [&mut self.lock_sent, &mut self.locked_through] {
+                    let gateways = known.entry(volume).or_default();
+                    *gateways = gateways.with(sheep);
+                }
             }
             // The link passes it to the data path.
-            FromWorker::Creating { .. } | FromWorker::Repairing { .. } => {}
+            FromWorker::Creating { .. } => {}
+            FromWorker::Repairing { volume, block } => {
+                self.repairing.insert(volume, block);
+            }
             message @ (FromWorker::Hello { .. }
             | FromWorker::Checked { .. }
             | FromWorker::Connected { .. }

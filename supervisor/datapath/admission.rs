@@ -9,15 +9,41 @@ use nix::errno::Errno;
 use sheepfs::ipc::Tag;
 use std::time::Instant;
 
-/// Bytes of waiting writes that are kept whole. A write that finds no room is cut
-/// to its first [`SHORT_LEN`] bytes, and answered short when these are written, as
-/// any write may be; so its writer goes on with the rest later. Writes of the
-/// kernel's own page cache are never cut: it would not notice. There is no other
-/// way: to leave requests in the kernel would leave those for the control files
-/// there as well, since they come through the same queue.
+/// Bytes of waiting writes that are kept, beyond which some are cut ([`Cut`]): to
+/// their first [`SHORT_LEN`] bytes, and answered short when these are written, as
+/// any `write(2)` may be, so that their writers go on with the rest later. There is
+/// no other way: to leave requests in the kernel would leave those for the control
+/// files there as well, since they come through the same queue.
 pub const KEPT_LEN_MAX: usize = 96 << 20;
+/// The same for writes with `O_DIRECT`. Asynchronous ones, for which a short answer
+/// is an error, don't come to that: the kernel keeps fewer than
+/// [`KEPT_LEN_MAX`] of their bytes outstanding. But so many threads may write
+/// synchronously, which nothing tells apart.
+pub const DIRECT_LEN_MAX: usize = 2 * KEPT_LEN_MAX;
 /// What is kept of a write that finds no room.
 pub const SHORT_LEN: u32 = 4096;
+
+/// When a write may be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Never: whoever waits for it, a part of the kernel, takes a short answer for an
+    /// error or for none.
+    Never,
+    /// When more than [`DIRECT_LEN_MAX`] bytes would be kept.
+    Late,
+    /// When more than [`KEPT_LEN_MAX`] bytes would be kept.
+    Early,
+}
+
+impl Cut {
+    fn limit(self) -> usize {
+        match self {
+            Self::Never => usize::MAX,
+            Self::Late => DIRECT_LEN_MAX,
+            Self::Early => KEPT_LEN_MAX,
+        }
+    }
+}
 
 /// What becomes of a new request.
 #[derive(Debug)]
@@ -42,8 +68,8 @@ pub enum Told {
 }
 
 impl<R> State<R> {
-    /// Takes a new request. `whole`: it must not be cut.
-    pub fn admit(&mut self, request: Request, whole: bool, reply: R, now: Instant) -> Admission<R> {
+    /// Takes a new request.
+    pub fn admit(&mut self, request: Request, cut: Cut, reply: R, now: Instant) -> Admission<R> {
         if self.is_refused(request) {
             return Admission::Refused(reply, Errno::EIO);
         }
@@ -56,16 +82,16 @@ impl<R> State<R> {
             self.begin(tag, request);
             return Admission::Started(Start { link, tag, request, slot });
         }
-        Admission::Wait(reply, self.reserve(request, whole))
+        Admission::Wait(reply, self.reserve(request, cut))
     }
 
     /// Room for a copy of a write's bytes: how many of them.
-    fn reserve(&mut self, request: Request, whole: bool) -> u32 {
+    fn reserve(&mut self, request: Request, cut: Cut) -> u32 {
         if !request.is_write() {
             return request.len;
         }
-        let fits = self.kept_len + request.len as usize <= KEPT_LEN_MAX;
-        let len = if fits || whole { request.len } else { request.len.min(SHORT_LEN) };
+        let fits = self.kept_len + request.len as usize <= cut.limit();
+        let len = if fits { request.len } else { request.len.min(SHORT_LEN) };
         self.counted.short_writes += u64::from(len < request.len);
         self.kept_len += len as usize;
         len
@@ -92,21 +118,22 @@ impl<R> State<R> {
         Ok(self.start_waiting())
     }
 
-    /// Notes that the worker is told now, if that is so.
-    pub fn mark_told(&mut self, start: &Start) -> Told {
+    /// Notes that the worker is told now, if that is so; and what can start instead,
+    /// if not.
+    pub fn mark_told(&mut self, start: &Start) -> (Told, Started) {
         let generation = start.link.generation();
         let present = self.worker.as_mut().filter(|worker| worker.generation() == generation);
         match (self.table.get_mut(start.tag), present) {
             (Some(entry), Some(_)) if entry.stage == Stage::Filling(generation) => {
                 entry.stage = Stage::Told(generation, start.slot);
-                Told::Now
+                (Told::Now, Vec::new())
             }
-            (Some(_), _) => Told::Later,
+            (Some(_), _) => (Told::Later, Vec::new()),
             (None, present) => {
                 if let (Some(worker), Some(slot)) = (present, start.slot) {
                     worker.slots.give_back(slot.raw);
                 }
-                Told::Never
+                (Told::Never, self.start_waiting())
             }
         }
     }

@@ -52,15 +52,20 @@ impl<R> State<R> {
 
     /// A worker is dead, and all that it said was heard. What it was told of and has
     /// not answered waits again; if it had a sheep, its changes may still run there.
-    /// Gives those requests.
-    pub fn lost(&mut self, generation: u64, gateway: Option<SocketAddr>, now: Instant) -> Vec<Tag> {
+    /// Gives those requests, and its link, to be let go of without the lock.
+    pub fn lost(
+        &mut self,
+        generation: u64,
+        gateway: Option<SocketAddr>,
+        now: Instant,
+    ) -> (Vec<Tag>, Option<Arc<Link>>) {
         for object in std::mem::take(&mut self.repairing) {
             if let Some(gateway) = gateway {
                 self.fences.add(object, gateway, generation, now);
             }
         }
         let Some(worker) = self.worker.take_if(|worker| worker.generation() == generation) else {
-            return Vec::new();
+            return (Vec::new(), None);
         };
         let is_told = |stage| matches!(stage, Stage::Told(told, _) if told == generation);
         let told: Vec<Tag> = self
@@ -82,7 +87,7 @@ impl<R> State<R> {
         }
         self.outstanding = 0;
         self.suspects.extend(told.iter().copied());
-        told
+        (told, Some(worker.link))
     }
 
     /// Fences what a worker's changes, also those that nobody waits for any more,
@@ -164,11 +169,13 @@ impl<R> State<R> {
         self.start_waiting()
     }
 
-    /// A volume's VDI is another now: gives all its requests, to fail.
-    pub fn replace(&mut self, volume: VolumeId, now: Instant) -> Vec<Entry<R>> {
+    /// A volume's VDI is another now: gives all its requests, to fail, and what can
+    /// start instead.
+    pub fn replace(&mut self, volume: VolumeId, now: Instant) -> (Vec<Entry<R>>, Started) {
         self.replaced.insert(volume);
         let of_volume = |entry: &Entry<R>| entry.request.volume == volume;
-        self.take(of_volume, now)
+        let entries = self.take(of_volume, now);
+        (entries, self.start_waiting())
     }
 
     /// Gives all requests, to fail.

@@ -86,7 +86,7 @@ impl Rig {
 
     fn write(&mut self, offset: u64, bytes: &[u8]) {
         let waiter = self.waiter();
-        self.data.write(&self.volume, offset, bytes, false, waiter);
+        self.data.write(&self.volume, offset, bytes, Cut::Early, waiter);
     }
 
     fn flush(&mut self) {

@@ -6,10 +6,14 @@ use fuser::{InitFlags, KernelConfig};
 /// The largest request: what a slot of the arena holds.
 pub const REQUEST_LEN_MAX: u32 = 1 << 20;
 /// Requests that the kernel keeps outstanding in the background; its own default
-/// of 12 would leave nothing to pipeline.
-const BACKGROUND_MAX: u16 = 512;
+/// of 12 would leave nothing to pipeline. It is more than a worker has on the wire,
+/// and all of them together are not more bytes than are kept while no sheep serves.
+const BACKGROUND_MAX: u16 = 96;
 /// From here on the kernel holds back read-ahead: three quarters, as usual.
-const CONGESTED_AT: u16 = 384;
+const CONGESTED_AT: u16 = 72;
+
+const _: () =
+    assert!(BACKGROUND_MAX as usize * REQUEST_LEN_MAX as usize <= crate::datapath::KEPT_LEN_MAX);
 
 /// What is wanted besides what fuser asks for by itself, which is
 /// `ASYNC_READ`, `BIG_WRITES` and `MAX_PAGES`.

@@ -181,3 +181,32 @@ fn many_large_writers_without_a_sheep() {
     let content = site.cluster.content(&disk);
     assert!(content.iter().all(|byte| *byte == 5), "something is missing");
 }
+
+/// Asynchronous writes can't be taken in part: for these that is an error.
+#[test]
+fn many_large_asynchronous_writes_without_a_sheep() {
+    let mut site = Site::start(1);
+    let disk = site.cluster.vdi("disk", 400 * MIB);
+    let through = site.through(0);
+    let mount = Mount::with_volume(&through, &disk, &[]);
+    begin_outage(&mut site, &mount);
+    let volume = mount.volume(&disk);
+    let mut fio = Command::new("fio")
+        .args([
+            "--name=x",
+            "--rw=write",
+            "--bs=1M",
+            "--ioengine=libaio",
+            "--iodepth=200",
+            "--direct=1",
+            "--size=300M",
+        ])
+        .arg(format!("--filename={}", volume.display()))
+        .spawn()
+        .unwrap();
+    wait_for("as many writes as the kernel lets out", || mount.count("in_flight") >= 96);
+    site.gateways[0].restart();
+    assert!(fio.wait().unwrap().success());
+    assert_eq!(mount.count("short_writes"), 0);
+    assert!(mount.count("longest_stall_ms") > 0);
+}

@@ -4,7 +4,7 @@ use super::*;
 use crate::fake::{CTIME, FakeSheep};
 use crate::sheep::CONNECTIONS;
 use sheepfs::ipc::channel::pair;
-use sheepfs::ipc::{Arena, Query, QuietReason, SupervisorEnd, Tag, VolumeId, WorkerEnd};
+use sheepfs::ipc::{Arena, Gateways, Query, QuietReason, SupervisorEnd, Tag, VolumeId, WorkerEnd};
 use sheepfs::wire::Opcode;
 use sheepfs::wire::name::VolumeName;
 use std::net::TcpListener;
@@ -84,7 +84,7 @@ fn members(message: &FromWorker) -> bool {
 fn attach(tag: u64) -> ToWorker {
     let name = VolumeName::parse(b"disk").unwrap();
     let (tag, volume) = (Tag(tag), VolumeId(1));
-    ToWorker::Attach { tag, volume, name, held_lock: 0, lock_sent: None }
+    ToWorker::Attach { tag, volume, name, lock_sent: Gateways::default() }
 }
 
 fn done(wanted: u64) -> impl Fn(&FromWorker) -> bool {

@@ -2,7 +2,7 @@
 
 use super::cluster::Inode;
 use super::{Fate, Run, VOLUME};
-use sheepfs::ipc::{Failure, FromWorker, Query, RawSpan, Tag, ToWorker, VolumeId};
+use sheepfs::ipc::{Failure, FromWorker, Gateways, Query, RawSpan, Tag, ToWorker, VolumeId};
 use sheepfs::wire::header::RequestHeader;
 use sheepfs::wire::name::VolumeName;
 use sheepfs::wire::{ObjectId, Opcode, Status};
@@ -207,7 +207,7 @@ fn an_attach_that_must_wait_is_not_sent_again_at_once() {
     let mut run = quiet();
     let name = VolumeName::parse(b"disk").unwrap();
     let message =
-        ToWorker::Attach { tag: Tag(1), volume: VolumeId(2), name, held_lock: 0, lock_sent: None };
+        ToWorker::Attach { tag: Tag(1), volume: VolumeId(2), name, lock_sent: Gateways::default() };
     run.tell(message);
     run.answer(0, Fate::Refused(Status::CollectingCinfo));
     assert!(run.cluster.sent.is_empty());
@@ -274,4 +274,63 @@ fn a_detach_in_the_middle_loses_no_answer() {
         run.tell(ToWorker::Read { tag: Tag(7), volume: VOLUME, offset: 0, span });
         assert_eq!(run.outcome(7), Err(Failure::NotAttached));
     }
+}
+
+/// Also what asks whether the cluster recovers.
+#[test]
+fn a_question_for_recovery_is_answered_when_its_volume_fails() {
+    let mut run = quiet();
+    run.write(1, 0, 512, 1);
+    run.settle();
+    run.cluster.objects.remove(&(7 << 32)).unwrap();
+    run.read(2, 0, 512);
+    // READ -> NO_OBJ, entry read again, READ -> NO_OBJ, then STAT_RECOVERY.
+    for _ in 0..3 {
+        run.answer(0, Fate::Served);
+    }
+    assert_eq!(run.cluster.sent[0].request.header(0).opcode, Opcode::StatRecovery.code());
+    run.now += Duration::from_secs(100);
+    run.tick();
+    run.cluster.delete();
+    let look = run.sent(header_read);
+    run.answer(look, Fate::Served);
+    run.settle();
+    for _ in 0..1000 {
+        run.tick();
+        run.settle();
+    }
+    assert_eq!(run.outcome(2), Err(Failure::Replaced));
+}
+
+/// An inherited entry without a count costs the snapshot its object when it is
+/// copied on write.
+#[test]
+fn a_repair_that_a_death_cut_short_is_completed() {
+    let mut run = quiet();
+    let mut sup = super::deaths::Supervisor::default();
+    run.cluster.lose_entry = true;
+    sup.listen(&run);
+    run.write(1, 0, 512, 1);
+    run.settle();
+    run.cluster.snapshot();
+    assert_eq!(run.cluster.entry(8, 0), 0);
+    run.write(2, 0, 512, 2);
+    sup.note(
+        Tag(2),
+        ToWorker::Write { tag: Tag(2), volume: VOLUME, offset: 0, span: super::slot(2, 512) },
+    );
+    while run.cluster.entry(8, 0) == 0 {
+        run.answer(0, Fate::Served);
+    }
+    run.cluster.sent.clear();
+    sup.listen(&run);
+    run.engine = crate::engine::Engine::new(0);
+    sup.resume(&mut run);
+    // Stop before the replayed write: only the reload.
+    run.settle();
+    assert_eq!(gref(&run, 8), Some([1i32.to_le_bytes(), 0i32.to_le_bytes()].concat()));
+}
+
+fn gref(run: &Run, vid: u32) -> Option<Vec<u8>> {
+    run.cluster.inodes[&vid].grefs.values().next().cloned()
 }

@@ -48,7 +48,7 @@ pub struct Sent {
 #[derive(Clone)]
 pub struct Inode {
     pub bytes: Vec<u8>,
-    grefs: HashMap<usize, Vec<u8>>,
+    pub grefs: HashMap<usize, Vec<u8>>,
 }
 
 /// See the module.

@@ -9,7 +9,7 @@
 use super::cluster::{GATEWAY, Sent};
 use super::{Run, VOLUME};
 use crate::engine::Engine;
-use sheepfs::ipc::{self, FromWorker, Tag, ToWorker, VolumeFacts};
+use sheepfs::ipc::{self, FromWorker, Gateways, Tag, ToWorker, VolumeFacts};
 use sheepfs::wire::name::VolumeName;
 use sheepfs::wire::oid::ObjectKind;
 use sheepfs::wire::{ObjectId, Opcode};
@@ -23,6 +23,7 @@ pub struct Supervisor {
     facts: Option<VolumeFacts>,
     allocations: BTreeMap<u32, u32>,
     lock_sent: bool,
+    repairing: Option<u32>,
     unanswered: BTreeMap<Tag, ToWorker>,
     /// Workers that died.
     pub deaths: usize,
@@ -49,7 +50,9 @@ impl Supervisor {
                 FromWorker::Moved { facts, .. } => {
                     self.facts = Some(facts.clone());
                     self.lock_sent = false;
+                    self.repairing = None;
                 }
+                FromWorker::Repairing { block, .. } => self.repairing = Some(*block),
                 FromWorker::Allocated { allocation, .. } if allocation.owner == 0 => {
                     self.allocations.remove(&allocation.block);
                 }
@@ -80,15 +83,23 @@ impl Supervisor {
         }
     }
 
-    fn resume(&mut self, run: &mut Run) {
+    pub fn resume(&mut self, run: &mut Run) {
         let allocations = self.allocations.iter();
         let allocations =
             allocations.map(|(block, owner)| ipc::Allocation { block: *block, owner: *owner });
         run.tell(ToWorker::Remember { volume: VOLUME, allocations: allocations.collect() });
         let name = VolumeName::parse(b"disk").unwrap();
-        let lock_sent = self.lock_sent.then_some(GATEWAY);
+        let lock_sent =
+            if self.lock_sent { Gateways::default().with(GATEWAY) } else { Gateways::default() };
         let facts = self.facts.clone().unwrap();
-        run.tell(ToWorker::Resume { tag: Tag(0), volume: VOLUME, name, facts, lock_sent });
+        run.tell(ToWorker::Resume {
+            tag: Tag(0),
+            volume: VOLUME,
+            name,
+            facts,
+            lock_sent,
+            repairing: self.repairing,
+        });
         let heard = run.said.len();
         while !run.said[heard..].iter().any(|m| matches!(m, FromWorker::Attached { .. })) {
             if run.cluster.sent.is_empty() {

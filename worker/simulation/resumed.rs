@@ -3,7 +3,9 @@
 use super::cases::{data, quiet};
 use super::cluster::{Cluster, GATEWAY};
 use super::{Fate, Run, SHAPE, VOLUME};
-use sheepfs::ipc::{self, Failure, FromWorker, RawSpan, Tag, ToWorker, VolumeFacts, VolumeId};
+use sheepfs::ipc::{
+    self, Failure, FromWorker, Gateways, RawSpan, Tag, ToWorker, VolumeFacts, VolumeId,
+};
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::VolumeName;
 use sheepfs::wire::{Opcode, Status};
@@ -27,11 +29,22 @@ fn facts_of(cluster: &Cluster, vid: u32) -> VolumeFacts {
 }
 
 /// A new worker on that cluster that is told to resume what was vid 7.
-fn resumed(cluster: Cluster, facts: VolumeFacts, lock_sent: Option<SocketAddr>) -> Run {
+fn one(gateway: SocketAddr) -> Gateways {
+    Gateways::default().with(gateway)
+}
+
+fn resumed(cluster: Cluster, facts: VolumeFacts, lock_sent: Gateways) -> Run {
     let mut run = quiet();
     run.cluster = cluster;
     let name = VolumeName::parse(b"disk").unwrap();
-    run.tell(ToWorker::Resume { tag: Tag(9), volume: VolumeId(2), name, facts, lock_sent });
+    run.tell(ToWorker::Resume {
+        tag: Tag(9),
+        volume: VolumeId(2),
+        name,
+        facts,
+        lock_sent,
+        repairing: None,
+    });
     run.settle();
     run
 }
@@ -49,7 +62,7 @@ fn a_volume_goes_on_only_as_what_descends_from_it() {
     let facts = facts_of(&cluster, 7);
     cluster.snapshot();
     cluster.snapshot();
-    let run = resumed(cluster, facts.clone(), None);
+    let run = resumed(cluster, facts.clone(), Gateways::default());
     assert!(matches!(&run.out[0], FromWorker::Attached { facts: old, .. } if *old == facts));
     assert_eq!(moved_to(&run), Some(9));
     assert_eq!(run.cluster.released, [7]);
@@ -57,7 +70,7 @@ fn a_volume_goes_on_only_as_what_descends_from_it() {
     replaced.snapshot();
     let made_anew = &mut replaced.inodes.get_mut(&8).unwrap().bytes;
     made_anew[564..568].copy_from_slice(&0u32.to_le_bytes());
-    let mut run = resumed(replaced, facts.clone(), None);
+    let mut run = resumed(replaced, facts.clone(), Gateways::default());
     assert_eq!(moved_to(&run), None);
     let span = RawSpan { offset: 0, len: 1 };
     run.tell(ToWorker::Read { tag: Tag(3), volume: VolumeId(2), offset: 0, span });
@@ -65,7 +78,7 @@ fn a_volume_goes_on_only_as_what_descends_from_it() {
     // Another VDI that got the vid.
     let mut recycled = Cluster::new(SHAPE);
     recycled.inodes.get_mut(&7).unwrap().bytes[512] = 2;
-    let run = resumed(recycled, facts, None);
+    let run = resumed(recycled, facts, Gateways::default());
     assert_eq!(run.outcome(9), Err(Failure::Replaced));
 }
 
@@ -76,7 +89,7 @@ fn a_volume_resumes_as_it_was() {
     let facts = facts_of(&cluster, 7);
     cluster.inodes.get_mut(&7).unwrap().bytes[528..536]
         .copy_from_slice(&(1u64 << 20).to_le_bytes());
-    let run = resumed(cluster, facts.clone(), None);
+    let run = resumed(cluster, facts.clone(), Gateways::default());
     assert_eq!(run.out, [FromWorker::Attached { tag: Tag(9), facts }]);
     let mut cluster = Cluster::new(SHAPE);
     cluster.snapshot();
@@ -85,7 +98,14 @@ fn a_volume_resumes_as_it_was() {
     run.cluster = cluster;
     let name = VolumeName::parse(b"disk:1").unwrap();
     let (tag, volume, facts) = (Tag(9), VolumeId(2), snapshot.clone());
-    run.tell(ToWorker::Resume { tag, volume, name, facts, lock_sent: None });
+    run.tell(ToWorker::Resume {
+        tag,
+        volume,
+        name,
+        facts,
+        lock_sent: Gateways::default(),
+        repairing: None,
+    });
     run.settle();
     assert_eq!(run.out, [FromWorker::Attached { tag: Tag(9), facts: snapshot }]);
     assert!(run.cluster.released.is_empty());
@@ -95,7 +115,9 @@ fn a_volume_resumes_as_it_was() {
 #[test]
 fn a_lock_that_was_asked_for_before_a_death_is_ours() {
     let other = SocketAddr::from(([10, 0, 0, 9], 7000));
-    for (lock_sent, goes_on) in [(Some(GATEWAY), true), (Some(other), false), (None, false)] {
+    for (lock_sent, goes_on) in
+        [(one(GATEWAY), true), (one(other), false), (Gateways::default(), false)]
+    {
         let mut cluster = Cluster::new(SHAPE);
         let facts = facts_of(&cluster, 7);
         cluster.locks = Some(BTreeSet::from([7, 8]));
@@ -103,12 +125,14 @@ fn a_lock_that_was_asked_for_before_a_death_is_ours() {
         let run = resumed(cluster, facts, lock_sent);
         assert_eq!(moved_to(&run).is_some(), goes_on, "{lock_sent:?}");
     }
-    for (lock_sent, goes_on) in [(Some(GATEWAY), true), (Some(other), false), (None, false)] {
+    for (lock_sent, goes_on) in
+        [(one(GATEWAY), true), (one(other), false), (Gateways::default(), false)]
+    {
         let mut run = quiet();
         run.cluster.locks = Some(BTreeSet::from([7]));
         let name = VolumeName::parse(b"disk").unwrap();
         let (tag, volume) = (Tag(1), VolumeId(2));
-        run.tell(ToWorker::Attach { tag, volume, name, held_lock: 0, lock_sent });
+        run.tell(ToWorker::Attach { tag, volume, name, lock_sent });
         run.settle();
         assert_eq!(matches!(run.out.last(), Some(FromWorker::Attached { .. })), goes_on);
     }

@@ -173,6 +173,9 @@ impl Volume {
         (verdict, bytes): (Verdict, &[u8]),
         io: &mut Io,
     ) {
+        if let Some(failure) = self.failure() {
+            return self.finish_part(object, id, Some(failure), io);
+        }
         let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(id)) else {
             return;
         };

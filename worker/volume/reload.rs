@@ -28,7 +28,7 @@ use super::{Io, Phase, REFUSALS_MAX, RETRY_DELAY, Volume, Wait};
 use crate::locks::{Owner, OwnerSearch};
 use crate::verdict::{Verdict, on_object};
 use crate::volume::objects::ObjectQueue;
-use sheepfs::ipc::{Failure, FromWorker};
+use sheepfs::ipc::{Failure, FromWorker, Gateways};
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::{Generation, VdiRef};
 use sheepfs::wire::{Request, Status, VdiId};
@@ -161,14 +161,14 @@ impl Volume {
 
     /// The new vid's lock is somebody's: an earlier worker's, and so ours?
     fn search_owner(&mut self, io: &mut Io) {
-        let gateway = self.lock_sent;
+        let gateways = self.lock_sent;
         let Phase::Reloading(reload) = &mut self.phase else { return };
-        match (gateway, &reload.found) {
-            (Some(gateway), Some((vid, _))) => {
-                reload.search = Some(OwnerSearch::new(gateway, *vid));
+        match &reload.found {
+            Some((vid, _)) if !gateways.is_empty() => {
+                reload.search = Some(OwnerSearch::new(gateways, *vid));
                 self.ask(Step::Owner, io);
             }
-            (_, _) => self.fail(Failure::LockLost, io),
+            Some(_) | None => self.fail(Failure::LockLost, io),
         }
     }
 
@@ -322,7 +322,7 @@ impl Volume {
         reload.locked = Some(vid);
         self.locked = Some(vid);
         // From here on a refusal can only be somebody else's lock.
-        self.lock_sent = None;
+        self.lock_sent = Gateways::default();
         match &reload.found {
             Some((found, _)) if *found == vid => self.ask(Step::Release, io),
             // Another snapshot came between: the lock is on a yet newer vid.
@@ -336,6 +336,7 @@ impl Volume {
         };
         let Some((vid, header)) = reload.found else { return self.fail(Failure::BadAnswer, io) };
         tracing::info!(volume = %self.name, old = %self.own, new = %vid, "going on under the new vid");
+        self.repairing = None;
         self.own = vid;
         // The size that was announced at attach stays, as on a block device.
         self.header = InodeHeader { vdi_size: self.header.vdi_size, ..header };

@@ -21,13 +21,15 @@ impl Volume {
 
     /// Finds the entries of a page that are not what they must be.
     pub(super) fn compare_page(&mut self, page: u32, bytes: &[u8], io: &mut Io) {
+        let half_done = self.repairing;
         let Phase::Reloading(reload) = &mut self.phase else { return };
         reload.index.load(page, bytes);
         while let Some(next) = reload.unchecked.front().copied()
             && Index::page_of(next.block) == page
         {
             reload.unchecked.pop_front();
-            if reload.index.get(next.block) == Some(next.owner.get()) {
+            let listed = reload.index.get(next.block) == Some(next.owner.get());
+            if listed && half_done != Some(next.block) {
                 reload.checked.push(next);
             } else {
                 reload.lost.push_back(next);
@@ -45,7 +47,10 @@ impl Volume {
                 // allocated afterwards: the supervisor must know before.
                 let repairing = FromWorker::Repairing { volume: self.id, block: lost.block };
                 io.out.push(repairing);
-                self.ask(Step::Entry, io);
+                // An earlier worker may have written it, and died before its counts.
+                let is_listed = reload.index.get(lost.block) == Some(lost.owner.get());
+                let step = if is_listed { Step::NewEntry } else { Step::Entry };
+                self.ask(step, io);
             }
         }
     }

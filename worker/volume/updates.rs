@@ -2,7 +2,7 @@
 
 use super::index::Update;
 use super::recent::Allocation;
-use super::{Io, RETRY_DELAY, Volume, Wait};
+use super::{Io, REFUSALS_MAX, RETRY_DELAY, Volume, Wait};
 use crate::verdict::Verdict;
 use sheepfs::ipc::{self, Failure, FromWorker};
 use sheepfs::wire::Request;
@@ -34,12 +34,14 @@ impl Volume {
                     self.recent.push(Allocation { block, owner, at: io.now });
                     self.tell_allocation(block, owner.get(), io);
                 }
+                self.refusals = 0;
                 self.finish_update(update, None, io);
             }
-            Verdict::Retry => {
-                self.updates.finish();
-                update.blocks().for_each(|(block, part)| self.updates.push(block, part));
-                self.updates_delayed = Some(io.now + RETRY_DELAY);
+            Verdict::Retry => self.update_later(update, io),
+            // While the cluster recovers, an inode may not be found yet.
+            Verdict::Recheck if self.refusals < REFUSALS_MAX && self.failure().is_none() => {
+                self.refusals += 1;
+                self.update_later(update, io);
             }
             Verdict::Fail(failure) => self.finish_update(update, Some(failure), io),
             Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => {
@@ -47,6 +49,12 @@ impl Volume {
             }
         }
         self.send_updates(io);
+    }
+
+    fn update_later(&mut self, update: &Update, io: &Io) {
+        self.updates.finish();
+        update.blocks().for_each(|(block, part)| self.updates.push(block, part));
+        self.updates_delayed = Some(io.now + RETRY_DELAY);
     }
 
     /// Lets the supervisor remember an entry: a worker that follows this one may have

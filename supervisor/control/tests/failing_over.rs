@@ -39,7 +39,7 @@ fn the_new_sheep_is_checked_the_old_one_drained_and_then_left() {
     running.apply(Input::DataDrained);
     assert_eq!(running.effects(), ["KillWorker(1)"]);
     running.is_gone(KILLED);
-    assert!(running.does("DataLost { generation: 1, gateway: None"), "nothing is fenced");
+    assert!(running.does("DataLost { generation: 1, gateway: Some(127.0.0.1:7000)"));
     assert_eq!(running.connects(), [(2, 7001)]);
     assert_eq!(running.answer(caller), None);
     running.reach();
@@ -291,4 +291,66 @@ fn at_the_end_nobody_waits_for_another_sheep() {
     assert_eq!(running.connects().len(), 1);
     let late = wish(&mut running, "127.0.0.1:7001");
     assert_eq!(running.answer(late), refused(Errno::ESHUTDOWN));
+}
+
+#[test]
+fn an_allocation_said_just_before_a_swap_is_kept() {
+    let mut running = Loop::running();
+    let volume = running.attached("a", 7);
+    wish(&mut running, "127.0.0.1:7001\n");
+    let (tag, _) = check(&mut running);
+    running.spare_says(FromWorker::Checked { tag, outcome: Ok(cluster(CTIME)) });
+    // The data path has heard the Done; the control loop has not yet come to the Allocated
+    // that the worker said before it.
+    running.apply(Input::DataDrained);
+    let allocation = Allocation { block: 5, owner: 7 };
+    running.says(FromWorker::Allocated { volume: volume.id, allocation });
+    running.is_gone(KILLED);
+    running.reach();
+    let sent = running.sent();
+    assert!(
+        sent.iter().any(
+            |m| matches!(m, ToWorker::Remember { allocations, .. } if allocations == &[allocation])
+        ),
+        "{sent:?}"
+    );
+}
+
+#[test]
+fn a_lock_sent_just_before_a_swap_is_kept_in_mind() {
+    let mut running = Loop::running();
+    let _attach = running.write(WritableFile::Mount, "a");
+    let ToWorker::Attach { volume, .. } = running.sent()[0].clone() else { panic!() };
+    wish(&mut running, "127.0.0.1:7001\n");
+    let (tag, _) = check(&mut running);
+    running.spare_says(FromWorker::Checked { tag, outcome: Ok(cluster(CTIME)) });
+    running.apply(Input::DataDrained);
+    running.says(FromWorker::LockSent { volume });
+    running.is_gone(KILLED);
+    running.reach();
+    let sent = running.sent();
+    assert!(
+        sent.iter()
+            .any(|m| matches!(m, ToWorker::Attach { lock_sent, .. } if !lock_sent.is_empty())),
+        "{sent:?}"
+    );
+}
+
+#[test]
+fn a_failover_that_has_a_session_is_no_time_out() {
+    let mut running = Loop::running();
+    running.attached("a", 7);
+    let caller = wish(&mut running, "127.0.0.1:7001\n");
+    let (tag, _) = check(&mut running);
+    running.spare_says(FromWorker::Checked { tag, outcome: Ok(cluster(CTIME)) });
+    running.apply(Input::DataDrained);
+    running.is_gone(KILLED);
+    running.later(Duration::from_millis(200));
+    running.reach();
+    for _ in 0..60 {
+        running.later(Duration::from_millis(100));
+    }
+    assert_eq!(running.state(), WorkerState::Serving);
+    assert_eq!(running.shared.known().sheep, sheep(7001));
+    assert_eq!(running.answer(caller), DONE);
 }

@@ -71,3 +71,13 @@ fn what_workers_break_down_over_again_and_again_is_given_up() {
     assert_eq!(running.answer(attach), Some(Answer::Refused(Errno::EHOSTUNREACH)));
     assert!(running.last_error().unwrap().contains("broke down again and again"));
 }
+
+#[test]
+fn a_report_that_kills_makes_no_write_guilty() {
+    let mut running = Loop::running();
+    for _ in 0..3 {
+        running.open(ReportFile::Vdis);
+        crash(&mut running, CRASHED, &[Tag(2)]);
+        assert!(!running.does("Poison"), "the report was under way as well");
+    }
+}

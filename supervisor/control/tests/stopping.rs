@@ -182,3 +182,21 @@ fn what_no_sheep_serves_fails_when_the_time_to_drain_is_up() {
     };
     assert!(end.is_ok());
 }
+
+/// What waits for a fence will reach the cluster, and is waited for.
+#[test]
+fn fences_are_waited_for_while_a_sheep_serves() {
+    let mut running = Loop::running();
+    running.attached("a", 1);
+    let fenced_until = running.now + Duration::from_secs(25);
+    running.control.set_fenced_until(Some(fenced_until));
+    running.apply(Input::Stop);
+    running.effects();
+    for _ in 0..25 {
+        running.later(Duration::from_secs(1));
+    }
+    assert!(!running.does("FailData"));
+    running.control.set_fenced_until(None);
+    running.later(Duration::from_secs(1));
+    assert!(running.does("FailData"), "the usual time is over");
+}

@@ -217,8 +217,7 @@ fn volumes_come_back_before_data_flows() {
     running.effects();
     running.reach();
     let sent = running.sent();
-    let [ToWorker::Resume { tag, volume: id, lock_sent: None, facts: ref told, .. }] = sent[..]
-    else {
+    let [ToWorker::Resume { tag, volume: id, facts: ref told, .. }] = sent[..] else {
         panic!("{sent:?}")
     };
     assert_eq!((id, told), (volume.id, &moved));

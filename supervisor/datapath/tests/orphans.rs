@@ -6,7 +6,7 @@
 //! the oldest write, which is told to the supervisor before the create leaves; all others wait.
 //! At the end each place must hold a write that no later one followed.
 
-use super::super::admission::{Admission, Told};
+use super::super::admission::{Admission, Cut, Told};
 use super::super::queue::{Start, State};
 use super::super::replay::Pace;
 use crate::fake;
@@ -111,7 +111,7 @@ impl World {
 
     fn launch(&mut self, started: Vec<Start>) {
         for start in started {
-            assert_eq!(self.state.mark_told(&start), Told::Now);
+            assert_eq!(self.state.mark_told(&start).0, Told::Now);
             let places = self.issued[&start.tag].places.clone();
             let mut parts: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
             places
@@ -133,7 +133,7 @@ impl World {
         };
         let tag = Tag(self.issued.len() as u64);
         self.issued.insert(tag, Issued { places, issued_at: self.clock, answered_at: None });
-        let started = match self.state.admit(request, false, (), self.now) {
+        let started = match self.state.admit(request, Cut::Never, (), self.now) {
             Admission::Started(start) => vec![start],
             Admission::Wait((), len) => {
                 let payload = Payload::Kept(vec![0; len as usize]);

@@ -1,7 +1,7 @@
 //! Workers that die under the requests.
 
 use super::*;
-use crate::datapath::admission::{KEPT_LEN_MAX, SHORT_LEN};
+
 use std::net::SocketAddr;
 
 fn gateway() -> SocketAddr {
@@ -161,9 +161,14 @@ fn an_index_entry_under_repair_fences_its_object_until_the_volume_has_moved() {
         let (worker, _reader) = rig.connect(1, ARENA_LEN);
         let (volume, facts) = (rig.volume.id, rig.volume.facts());
         worker.say(FromWorker::Repairing { volume, block: 3 });
+        assert!(matches!(rig.event(), Event::Worker { .. }));
         if moved {
             worker.say(FromWorker::Moved { volume, facts });
             assert!(matches!(rig.event(), Event::Worker { .. }));
+        }
+        let begun = || rig.data.outstanding();
+        while begun() != usize::from(!moved) {
+            std::thread::yield_now();
         }
         drop(worker);
         rig.gone(1);
@@ -221,7 +226,7 @@ fn beyond_the_bound_writes_are_kept_in_part_unless_they_must_be_whole() {
     (0..full).for_each(|_| rig.write(0, &megabyte));
     rig.write(u64::from(MIB), &megabyte);
     let waiter = rig.waiter();
-    rig.data.write(&rig.volume, 2 * u64::from(MIB), &megabyte, true, waiter);
+    rig.data.write(&rig.volume, 2 * u64::from(MIB), &megabyte, Cut::Never, waiter);
     rig.write(3 * u64::from(MIB), b"small");
     let counters = rig.data.counters();
     assert_eq!(counters.short_writes, 1);
