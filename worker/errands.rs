@@ -159,16 +159,19 @@ impl Errands {
         let nodes = decode_nodes(&reply.bytes, reply.header.node().nr_nodes);
         let (true, Ok(nodes)) = (reply.status.is_success(), nodes) else {
             debug!(status = ?reply.status, "the node list could not be read");
-            return self.membership.answered(None);
+            self.membership.answered(None);
+            return;
         };
         let epoch = reply.header.epoch;
-        self.membership.answered(Some(epoch));
+        let is_news = self.membership.answered(Some(epoch));
         let nodes: Vec<SocketAddr> = nodes.iter().map(|node| node.id.socket_addr()).collect();
         for gateway in self.watch.members(&nodes) {
             quiet(gateway, QuietReason::NotMember, around);
         }
-        let nodes = nodes.into_iter().take(MEMBERS_MAX).collect();
-        around.out.push(FromWorker::Members { epoch, nodes });
+        if is_news {
+            let nodes = nodes.into_iter().take(MEMBERS_MAX).collect();
+            around.out.push(FromWorker::Members { epoch, nodes });
+        }
     }
 
     fn ask(&mut self, question: Question, around: &mut Around) {

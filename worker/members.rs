@@ -2,12 +2,16 @@
 //!
 //! Each reply carries the epoch of the sheep that gave it, and the epoch counts
 //! changes of the membership (protocol 1.7). So the list is read once at the
-//! beginning and whenever the epoch is another, at most once a second.
+//! beginning and whenever the epoch is another, at most once a second; and now and
+//! then besides, since nothing is heard while nothing is asked, and who comes back to
+//! the cluster is a candidate again.
 
 use std::time::{Duration, Instant};
 
 /// How often the list is read at most.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is read when nothing is heard.
+const REFRESH: Duration = Duration::from_secs(10);
 
 /// What is known of the list's age.
 #[derive(Debug)]
@@ -43,19 +47,18 @@ impl Membership {
         due
     }
 
-    /// The list was read in that epoch, or could not be read.
-    pub fn answered(&mut self, epoch: Option<u32>) {
+    /// The list was read in that epoch, or could not be read. Whether that is news.
+    pub fn answered(&mut self, epoch: Option<u32>) -> bool {
         self.under_way = false;
-        if let Some(epoch) = epoch {
-            self.heard = epoch;
-            self.read = Some(epoch);
-        }
+        let Some(epoch) = epoch else { return false };
+        self.heard = epoch;
+        self.read.replace(epoch) != Some(epoch)
     }
 
     /// When the list is to be read, `Some(None)` being at once.
     fn next_deadline(&self) -> Option<Option<Instant>> {
-        let stale = self.read != Some(self.heard) && !self.under_way;
-        stale.then(|| self.asked.map(|asked| asked + INTERVAL))
+        let pause = if self.read == Some(self.heard) { REFRESH } else { INTERVAL };
+        (!self.under_way).then(|| self.asked.map(|asked| asked + pause))
     }
 
     /// When [`Self::ask`] has something to do that it has not now.
@@ -73,24 +76,27 @@ mod tests {
         let (mut membership, start) = (Membership::new(3), Instant::now());
         assert!(membership.ask(start));
         assert!(!membership.ask(start), "it is under way");
-        membership.answered(Some(3));
+        assert!(membership.answered(Some(3)));
         membership.note(3);
         assert!(!membership.ask(start + INTERVAL));
-        assert_eq!(membership.wake_at(), None);
+        assert_eq!(membership.wake_at(), Some(start + REFRESH));
         membership.note(4);
         assert!(membership.ask(start + INTERVAL));
+        assert!(membership.answered(Some(4)));
+        assert!(membership.ask(start + INTERVAL + REFRESH));
+        assert!(!membership.answered(Some(4)), "that is no news");
     }
 
     #[test]
     fn it_is_read_once_a_second_at_most() {
         let (mut membership, start) = (Membership::new(3), Instant::now());
         assert!(membership.ask(start));
-        membership.answered(None);
+        assert!(!membership.answered(None));
         assert!(!membership.ask(start + INTERVAL / 2));
         assert_eq!(membership.wake_at(), Some(start + INTERVAL));
         assert!(membership.ask(start + INTERVAL));
-        membership.answered(Some(4));
+        assert!(membership.answered(Some(4)));
         membership.note(0);
-        assert_eq!(membership.wake_at(), None);
+        assert_eq!(membership.wake_at(), Some(start + INTERVAL + REFRESH));
     }
 }
