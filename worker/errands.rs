@@ -1,8 +1,9 @@
 //! What a session asks for itself, beside the requests of volumes: probes of its
 //! own sheep, the node list, the counters of watched gateways. The decisions are in
-//! [`crate::detection`], [`crate::members`] and [`crate::watch`]; this carries
-//! them out.
+//! [`crate::detection`], [`crate::members`], [`crate::watch`] and
+//! [`crate::departure`]; this carries them out.
 
+use crate::departure::{self, Ask, Departure};
 use crate::detection::Detector;
 use crate::frame::Reply;
 use crate::members::Membership;
@@ -28,6 +29,8 @@ pub struct Plan {
     pub generation: u64,
     /// Gateways on which requests of earlier workers may still run.
     pub watch: Vec<SocketAddr>,
+    /// The sheep of the session before, if that was lost and is another.
+    pub left: Option<SocketAddr>,
 }
 
 /// What a reply is for.
@@ -35,6 +38,8 @@ pub struct Plan {
 enum Errand {
     Probe,
     Members,
+    /// Whether the sheep that was left lives.
+    Left,
     Stat(Question),
 }
 
@@ -55,6 +60,7 @@ pub struct Errands {
     detector: Detector,
     membership: Membership,
     watch: Watch,
+    departure: Departure,
     under_way: HashMap<u32, Errand>,
 }
 
@@ -68,6 +74,7 @@ impl Errands {
             detector: Detector::new(plan.io_timeout),
             membership: Membership::new(cluster.epoch),
             watch: Watch::new(plan.sheep, watched, seed, now),
+            departure: Departure::new(plan.left, now),
             under_way: HashMap::new(),
         }
     }
@@ -82,6 +89,11 @@ impl Errands {
         self.watch.holds(now)
     }
 
+    /// Whether no change may leave for the sheep.
+    pub fn hold_changes(&self) -> bool {
+        self.departure.holds()
+    }
+
     /// Takes a reply, if it is to a question of this session's own. `false`: it is
     /// for somebody else.
     ///
@@ -93,6 +105,9 @@ impl Errands {
         match errand {
             Errand::Probe => self.probed(reply.lost, around)?,
             Errand::Members => self.members(reply, around),
+            Errand::Left => {
+                self.departure.answered(reply.lost == Some(LostReason::Refused), around.now);
+            }
             Errand::Stat(question) => self.counted(question, heard(reply), around),
         }
         Ok(true)
@@ -105,9 +120,10 @@ impl Errands {
     pub fn tick(&mut self, around: &mut Around) -> Result<(), LostReason> {
         let now = around.now;
         if !self.is_opening(now) && self.membership.ask(now) {
-            let id = around.sheep.ask(Request::get_node_list(), now);
-            self.under_way.insert(id, Errand::Members);
+            self.ask_members(around);
         }
+        let asked = self.departure.tick(now);
+        self.ask_of_departure(asked, around);
         let mut questions = Vec::new();
         self.watch.tick(now, around.sheep.is_quiet(), &mut questions);
         for question in questions {
@@ -129,8 +145,8 @@ impl Errands {
     /// When [`Self::tick`] has something to do.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let members = self.membership.wake_at().filter(|_| !self.is_opening(now));
-        let own = [self.detector.next_deadline(), members, self.watch.next_deadline(now)];
-        own.into_iter().flatten().min()
+        let (watch, departure) = (self.watch.next_deadline(now), self.departure.next_deadline());
+        [self.detector.next_deadline(), members, watch, departure].into_iter().flatten().min()
     }
 
     fn probe(&mut self, around: &mut Around) -> Result<(), LostReason> {
@@ -160,17 +176,40 @@ impl Errands {
         let (true, Ok(nodes)) = (reply.status.is_success(), nodes) else {
             debug!(status = ?reply.status, "the node list could not be read");
             self.membership.answered(None);
+            self.departure.listed(None, around.now);
             return;
         };
         let epoch = reply.header.epoch;
         let is_news = self.membership.answered(Some(epoch));
         let nodes: Vec<SocketAddr> = nodes.iter().map(|node| node.id.socket_addr()).collect();
+        let asked = self.departure.listed(Some((epoch, &nodes)), around.now);
+        self.ask_of_departure(asked, around);
         for gateway in self.watch.members(&nodes) {
             quiet(gateway, QuietReason::NotMember, around);
         }
         if is_news {
             let nodes = nodes.into_iter().take(MEMBERS_MAX).collect();
             around.out.push(FromWorker::Members { epoch, nodes });
+        }
+    }
+
+    fn ask_members(&mut self, around: &mut Around) {
+        let id = around.sheep.ask(Request::get_node_list(), around.now);
+        self.under_way.insert(id, Errand::Members);
+    }
+
+    fn ask_of_departure(&mut self, ask: Ask, around: &mut Around) {
+        let now = around.now;
+        match ask {
+            Ask::Nothing => {}
+            Ask::Members => self.ask_members(around),
+            Ask::Left(left) => {
+                let question = Request::get_cluster_default();
+                match around.sheep.ask_node(left, question, now + departure::ANSWER_MAX, now) {
+                    Ok(id) => drop(self.under_way.insert(id, Errand::Left)),
+                    Err(why) => self.departure.answered(why == LostReason::Refused, now),
+                }
+            }
         }
     }
 

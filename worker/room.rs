@@ -106,11 +106,17 @@ impl Room {
         match message {
             ToWorker::Ping { number } => self.link.say([FromWorker::Pong { number }]),
             ToWorker::Check { tag, sheep } => self.begin(Purpose::Check(tag), sheep, 1, 0, now),
-            ToWorker::Connect { build, sheep, cache_bytes, io_timeout_ms, generation, watch }
-                if build == BUILD =>
-            {
+            ToWorker::Connect {
+                build,
+                sheep,
+                cache_bytes,
+                io_timeout_ms,
+                generation,
+                watch,
+                left,
+            } if build == BUILD => {
                 let io_timeout = Duration::from_millis(io_timeout_ms.into());
-                let plan = Plan { sheep, io_timeout, generation, watch };
+                let plan = Plan { sheep, io_timeout, generation, watch, left };
                 // Only one answer is waited for: the last address counts.
                 self.attempts.retain(|(purpose, _)| matches!(purpose, Purpose::Check(_)));
                 let purpose = Purpose::Connect { plan, cache_bytes };

@@ -193,7 +193,7 @@ impl Session {
     /// Sends requests, once all that is to be known before is in the channel.
     fn send_requests(&mut self, now: Instant) -> Result<(), LostReason> {
         if self.link.is_clear() && !self.errands.hold_requests(now) {
-            self.sheep.dispatch(now);
+            self.sheep.dispatch(self.errands.hold_changes(), now);
         }
         self.errands.note_sent(&self.sheep, now);
         self.sheep.flush(&self.link.arena, now)

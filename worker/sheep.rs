@@ -138,9 +138,13 @@ impl Sheep {
         Ok(id)
     }
 
-    /// Gives waiting requests to connections, as many as there are places.
-    pub fn dispatch(&mut self, now: Instant) {
+    /// Gives waiting requests to connections, as many as there are places; none that
+    /// change something if these are held.
+    pub fn dispatch(&mut self, hold_changes: bool, now: Instant) {
         for class in [Class::Read, Class::Change, Class::Cluster] {
+            if class == Class::Change && hold_changes {
+                continue;
+            }
             while self.outstanding[class as usize] < limit(class)
                 && let Some(waiting) = self.waiting[class as usize].pop_front()
             {

@@ -60,6 +60,9 @@ pub enum ToWorker {
         /// Gateways on which requests of earlier workers may still run: each is
         /// watched until [`FromWorker::Quiet`]. At most [`WATCHED_MAX`].
         watch: Vec<SocketAddr>,
+        /// The sheep of the last session, if that was lost and is another: when it is
+        /// dead, changes wait until the cluster knows.
+        left: Option<SocketAddr>,
     },
     /// Find a VDI, lock it if it is a working one, and make it a volume.
     Attach {

@@ -73,6 +73,8 @@ pub enum Effect {
         sheep: SocketAddr,
         /// Bytes of object cache; 0 is off.
         cache_bytes: u64,
+        /// The sheep that was lost before, if that is another.
+        left: Option<SocketAddr>,
     },
     /// Let data through to the worker of that generation; what is outstanding
     /// first.

@@ -36,6 +36,8 @@ pub struct Recovery {
     restarts: u32,
     /// Sessions in a row that were over at once.
     futile: u32,
+    /// The sheep of the last session that was lost.
+    left: Option<SocketAddr>,
     /// Whether the worker that died last was asked for something besides data.
     pub(super) with_control: bool,
     /// Whether the lost worker's words made no sense.
@@ -95,7 +97,8 @@ impl Control {
         self.life = Life::Connecting { generation, deadline: now + CONNECT_TIME };
         self.beat = Heartbeat::new(EVERY_ACTIVE, now);
         let cache_bytes = self.cache_bytes();
-        self.effects.push(Effect::Connect { generation, sheep, cache_bytes });
+        let left = self.recovery.left.filter(|left| *left != sheep);
+        self.effects.push(Effect::Connect { generation, sheep, cache_bytes, left });
         self.shared.known().since = now;
         self.publish();
     }
@@ -258,6 +261,7 @@ impl Control {
             self.recovery.futile += 1;
         }
         self.recovery.with_control = !self.waits.is_empty();
+        self.recovery.left = gateway.or(self.recovery.left);
         self.effects.push(Effect::DataLost { generation, gateway, death });
         self.interrupt(death, now);
         self.life = Life::BackingOff { until: now, worker: None };

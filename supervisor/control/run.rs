@@ -184,8 +184,8 @@ impl Shell {
                 return started.err().map(|cause| Input::NotStarted(generation, cause));
             }
             Effect::Send(generation, message) => self.send(generation, message),
-            Effect::Connect { generation, sheep, cache_bytes } => {
-                self.connect(generation, sheep, cache_bytes);
+            Effect::Connect { generation, sheep, cache_bytes, left } => {
+                self.connect(generation, sheep, cache_bytes, left);
             }
             Effect::KillWorker(generation) => self.parts.workers.kill(generation),
             Effect::Resolve { number, address, port } => {

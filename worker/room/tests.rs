@@ -37,6 +37,7 @@ impl Game {
             io_timeout_ms: 5000,
             generation: 1,
             watch: Vec::new(),
+            left: None,
         });
     }
 

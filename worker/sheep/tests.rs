@@ -37,7 +37,7 @@ fn nothing_leaves_before_it_is_dispatched() {
     sheep.request(Request::get_cluster_default(), None);
     sheep.flush(&arena, now).unwrap();
     assert!(sheep.is_idle() && sheep.stalled().is_empty());
-    sheep.dispatch(now);
+    sheep.dispatch(false, now);
     assert!(!sheep.is_idle());
     assert_eq!(sheep.stalled().len(), 1);
 }

@@ -71,7 +71,13 @@ impl Shell {
         }
     }
 
-    pub(super) fn connect(&self, generation: u64, sheep: SocketAddr, cache_bytes: u64) {
+    pub(super) fn connect(
+        &self,
+        generation: u64,
+        sheep: SocketAddr,
+        cache_bytes: u64,
+        left: Option<SocketAddr>,
+    ) {
         let mut watch = self.data.watched();
         if watch.len() > WATCHED_MAX {
             // The fences of those that are not watched end with their time.
@@ -82,7 +88,7 @@ impl Shell {
         let build = BUILD.to_owned();
         self.tell(
             generation,
-            ToWorker::Connect { build, sheep, cache_bytes, io_timeout_ms, generation, watch },
+            ToWorker::Connect { build, sheep, cache_bytes, io_timeout_ms, generation, watch, left },
         );
     }
 
