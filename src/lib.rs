@@ -76,6 +76,8 @@
 //! 2. **Which sheep.** The same one when only the worker died; otherwise the
 //!    candidates: the configured address and the nodes that the cluster told of. A
 //!    sheep of another cluster is never taken. Pauses grow with each round.
+//!    When the old one died, changes wait until the cluster has noticed (the worker's
+//!    `departure` module); reads go on at once.
 //! 3. **Orphans.** What was on the wire may still be carried out, at any time. Before
 //!    anything is repeated the new worker asks an old gateway that is alive whether
 //!    anything runs there; else each object that an orphan may change is *fenced*:
