@@ -3,8 +3,8 @@
 //!
 //! Any thread sends; nobody waits. When the socket is full a message goes to the
 //! outbox, and behind it every later one, so the order is kept. The outbox needs
-//! no bound of its own: it holds at most one message for each request in flight,
-//! and those are bounded by what the kernel has outstanding. One thread for each
+//! no bound of its own: it holds at most one message for each request with a slot,
+//! and a few for control files and volumes. One thread for each
 //! link reads what the worker says, all there is at each waking, and empties the
 //! outbox when there is room again.
 //!

@@ -31,15 +31,15 @@
 //! supervisor's fence time are for.
 //!
 //! A refused connection proves that the process which had read our requests is dead.
-//! What it had already handed to other nodes is done or dropped within their own
-//! round trip, as with any sheep that dies. A gateway that was a member and is none any
+//! What it had already handed to other nodes may be under way there until the cluster
+//! has noticed the death, for which changes wait ([`crate::departure`]). A gateway that was a member and is none any
 //! more is out of the cluster; one that never was under that address proves nothing,
 //! since it may be known under another.
 //!
 //! # What it cannot do
 //!
 //! Discards are carried out by another part of a sheep and are not counted, nor are
-//! locks and look-ups; none of them is repaired by a fence.
+//! locks and look-ups; so an answer of 0 says nothing of those.
 //!
 //! The counter holds everybody's requests. Under load by others it may never be
 //! seen at 0; then the fence falls back to time. Our own requests are kept away
