@@ -185,7 +185,7 @@ impl Shared {
                 continue;
             }
             match from.read(&mut piece) {
-                Ok(0) if !connection.broken.load(Ordering::SeqCst) => {
+                Ok(0) if !connection.broken.load(Ordering::SeqCst) && has_peer(from) => {
                     let _ = to.shutdown(Shutdown::Write);
                     return;
                 }
@@ -248,6 +248,12 @@ impl Shared {
         }
         Ok(len)
     }
+}
+
+/// Whether an end of the stream is the other's word. After a reset the kernel tells the first
+/// caller of it, perhaps the other direction, and shows an ordinary end to the next.
+fn has_peer(stream: &TcpStream) -> bool {
+    stream.peer_addr().is_ok()
 }
 
 fn is_passing(error: &std::io::Error) -> bool {
