@@ -2,12 +2,13 @@
 #![expect(unsafe_code, reason = "a number becomes an owner here, and an owner changes its file")]
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Marks whatever descriptors we were started with as close-on-exec, but for the
 /// standard three: what a careless caller left open is no business of our
@@ -55,6 +56,30 @@ pub fn pidfd_of(child: &Child) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Takes those of `numbers` that we were started with, once: a second call gives
+/// nothing. To be called before anything is opened. What is not open is left out,
+/// and all after it.
+pub fn take_inherited(numbers: &[RawFd]) -> Vec<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Vec::new();
+    }
+    numbers.iter().map_while(|number| take(*number)).collect()
+}
+
+fn take(number: RawFd) -> Option<OwnedFd> {
+    if number <= libc::STDERR_FILENO {
+        return None;
+    }
+    // SAFETY: the number is only used to ask the kernel whether it is open, and to
+    // set its close-on-exec flag, while nothing else in this process uses it.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
+    // SAFETY: it is open, as just seen; it was inherited, so nothing in this
+    // process owns it, and `take_inherited` gives it out once.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Receives the one descriptor that another process sends over a Unix socket,
 /// close-on-exec. `None`: it hung up, or sent none.
 ///
@@ -83,7 +108,6 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     use std::fs::File;
     use std::io::{Read, Seek, Write};
     use std::os::unix::net::UnixStream;

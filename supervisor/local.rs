@@ -6,6 +6,7 @@
 //! thread, to whose end that request is bound.
 
 use crate::cli::NewVdi;
+use crate::notify;
 use crate::programs;
 use crate::spawn::{terminate, wait_or_kill};
 use crate::words::Listener;
@@ -89,7 +90,7 @@ fn spawn(dir: &Path, create: &[NewVdi]) -> Result<Child, LocalError> {
     for vdi in create {
         command.arg("--create").arg(format!("{}:{}", vdi.name, vdi.size));
     }
-    command
+    notify::hide_from(&mut command)
         .arg("--")
         .arg(dir)
         .stdin(Stdio::null())

@@ -11,6 +11,7 @@
 
 use crate::control::poison::Exit;
 use crate::descriptors::pidfd_of;
+use crate::notify;
 use crate::programs;
 use crate::words::Listener;
 use command_fds::{CommandFdExt, FdMapping};
@@ -147,7 +148,7 @@ impl Workers {
         command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/");
         // A Ctrl-C at the terminal is for us alone.
         command.process_group(0);
-        command.env(SINK_VARIABLE, self.sink.word());
+        notify::hide_from(&mut command).env(SINK_VARIABLE, self.sink.word());
         if self.debug && env::var_os(FILTER_VARIABLE).is_none() {
             command.env(FILTER_VARIABLE, "debug");
         }

@@ -3,6 +3,7 @@
 
 use super::{MountError, MountOptions, Unmounted};
 use crate::descriptors;
+use crate::notify;
 use command_fds::{CommandFdExt, FdMapping};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
@@ -54,7 +55,7 @@ fn escaped(source: &str) -> String {
 }
 
 fn run(command: &mut Command, point: &Path) -> Result<Output, MountError> {
-    command.stdin(Stdio::null()).output().map_err(|cause| match cause.kind() {
+    notify::hide_from(command).stdin(Stdio::null()).output().map_err(|cause| match cause.kind() {
         ErrorKind::NotFound => MountError::NoHelper,
         _ => failed(point, cause),
     })
