@@ -89,6 +89,27 @@ impl Candidates {
         Some(several)
     }
 
+    /// As a predecessor of this process left them: the sheep that it used, what it
+    /// was told besides, and the cluster's nodes.
+    pub fn inherit(
+        &mut self,
+        sheep: SocketAddr,
+        configured: &[SocketAddr],
+        members: &[SocketAddr],
+    ) {
+        let ours = std::mem::replace(&mut self.configured, configured.to_vec());
+        let is_new = |address: &SocketAddr| !configured.contains(address);
+        self.configured.extend(ours.into_iter().filter(is_new));
+        self.learn(members.to_vec());
+        self.current = sheep;
+        self.begin(Order::SameFirst);
+    }
+
+    /// What the user said, and the cluster's nodes, for a successor.
+    pub fn known(&self) -> (&[SocketAddr], &[SocketAddr]) {
+        (&self.configured, &self.members)
+    }
+
     /// With that much chance.
     pub fn with_dice(self, dice: Dice) -> Self {
         Self { dice, ..self }

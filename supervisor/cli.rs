@@ -5,7 +5,7 @@ use clap::{Parser, ValueEnum};
 use sheepfs::address::{DEFAULT_PORT, SheepAddress, parse_port};
 use sheepfs::size::parse_size;
 use sheepfs::wire::name::{NameError, VdiName, VolumeName};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -87,13 +87,21 @@ pub struct Options {
     #[arg(long, value_name = "HOW", default_value = "strict", hide_possible_values = true)]
     pub fence: Fence,
 
+    /// Check whether this build can take over the state of another on stdin
+    #[arg(long, exclusive = true)]
+    pub check_state: bool,
+
+    /// For tests: as with a kernel that can't deliver requests again
+    #[arg(long, hide = true)]
+    pub no_resend: bool,
+
     /// For tests: don't fence at all, which loses data
     #[arg(long, hide = true)]
     pub unsafe_fence_off: bool,
 
     /// Directory to mount on
-    #[arg(value_name = "MOUNTPOINT")]
-    pub mount_point: PathBuf,
+    #[arg(value_name = "MOUNTPOINT", required_unless_present = "check_state")]
+    mount_point: Option<PathBuf>,
 }
 
 /// How long changes to an object wait after a failover, when nothing is known of
@@ -152,6 +160,11 @@ impl Options {
             (Some(one), Some(other)) if one != other => Err(two_ports(one, other)),
             _ => Ok(options),
         }
+    }
+
+    /// Where to mount, as the user wrote it.
+    pub fn mount_point(&self) -> &Path {
+        self.mount_point.as_deref().unwrap_or(Path::new(""))
     }
 
     /// Whether it stays in the foreground.

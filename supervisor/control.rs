@@ -18,13 +18,13 @@
 //! planned failover in [`failover`], the end in [`ending`].
 
 mod again;
-mod allocations;
 mod cause;
 mod closing;
 mod ending;
 mod failover;
 mod heartbeat;
 mod inout;
+mod leaving;
 mod life;
 pub mod outage;
 mod parked;
@@ -34,11 +34,13 @@ mod recover;
 mod refusal;
 pub mod run;
 mod spare;
+mod succession;
 mod volume;
 mod waits;
 mod worker;
 mod write;
 
+use crate::allocations::Allocations;
 use crate::candidates::Candidates;
 use crate::exit::Failed;
 use crate::settings::Shared;
@@ -53,8 +55,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use inout::{Answer, Effect, Input, Totals};
+pub use inout::{Answer, Effect, Input, Leave, Totals};
 pub use refusal::Refusal;
+pub use succession::volumes_of;
 pub use waits::Caller;
 
 /// A turn that comes so much later than was asked for means that this process, or
@@ -67,6 +70,7 @@ enum Phase {
     Starting { to_attach: usize },
     Mounting,
     Running,
+    Leaving(leaving::Leaving),
     Ending(ending::Ending),
 }
 
@@ -105,7 +109,7 @@ pub struct Control {
     retry_at: Option<Instant>,
     /// Volumes whose VDI was replaced: they stay broken until they are detached.
     replaced: BTreeSet<VolumeId>,
-    allocations: allocations::Allocations,
+    allocations: Arc<Allocations>,
     /// Gateways through which a lock was asked for, of which no answer is known.
     lock_sent: BTreeMap<VolumeId, Gateways>,
     /// Locks of ours that no worker could release.
@@ -143,6 +147,7 @@ impl Control {
     /// At the very start; the first effect comes with the first [`Input::Tick`].
     pub fn new(shared: Arc<Shared>, wishes: Wishes, now: Instant) -> Self {
         let attach: BTreeSet<VolumeName> = wishes.attach.into_iter().collect();
+        let allocations = Arc::clone(shared.allocations());
         Self {
             volumes: Arc::clone(shared.volumes()),
             shared,
@@ -167,7 +172,7 @@ impl Control {
             absent: BTreeMap::new(),
             retry_at: None,
             replaced: BTreeSet::new(),
-            allocations: allocations::Allocations::default(),
+            allocations,
             lock_sent: BTreeMap::new(),
             locks_left: BTreeMap::new(),
             locked_through: BTreeMap::new(),
@@ -204,6 +209,8 @@ impl Control {
             Input::Closed => self.closed(now),
             Input::Unmounted => self.unmounted(now),
             Input::Stop => self.stop(now),
+            Input::Leave(how) => self.leave(how, now),
+            Input::Quiesced => self.quiesced(),
         }
         self.tick(now);
         self.due = self.deadline();
@@ -220,6 +227,7 @@ impl Control {
             self.wish_deadline(),
             self.outage.deadline(),
             self.ending_deadline(),
+            self.leaving_deadline(),
             self.closing_deadline(),
         ];
         own.into_iter().flatten().chain(self.waits.next_deadline()).min()
@@ -238,6 +246,7 @@ impl Control {
             self.effects.push(Effect::FailData);
         }
         self.tick_closing(now);
+        self.tick_leaving(now);
         self.tick_ending(now);
     }
 

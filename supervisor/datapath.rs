@@ -36,20 +36,23 @@ mod finish;
 mod queue;
 mod replay;
 mod reply;
+mod told;
 
 pub use admission::{Cut, KEPT_LEN_MAX, SHORT_LEN};
 pub use counters::Counters;
 pub use replay::Pace;
 pub use reply::{Parked, ParkedReply};
 
+use crate::allocations::Allocations;
 use crate::fence::Object;
 use crate::inflight::{Allegation, Entry, Kind, Payload, Request, Slot};
 use crate::link::{Link, Outcome};
+use crate::state::{Records, SavedFence};
 use crate::volumes::Volume;
 use admission::{Admission, Told};
 use nix::errno::Errno;
 use queue::{Start, Started, State};
-use sheepfs::ipc::{Failure, QuietReason, Tag, VolumeId};
+use sheepfs::ipc::{Allocation, Failure, QuietReason, Tag, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,20 +62,28 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct DataPath<R> {
     state: Mutex<State<R>>,
+    allocations: Arc<Allocations>,
 }
 
 /// For tests: with fences that end by proof.
 #[cfg(test)]
 impl<R> Default for DataPath<R> {
     fn default() -> Self {
-        Self::new(Some(Duration::from_secs(30)))
+        let state = crate::state::State::create().unwrap();
+        let allocations = Arc::new(Allocations::new(Arc::default(), state.allocations()));
+        Self::new(Some(Duration::from_secs(30)), state.told(), allocations)
     }
 }
 
 impl<R> DataPath<R> {
     /// No worker yet, so everything waits. Without a fence time nothing is fenced.
-    pub fn new(fence_time: Option<Duration>) -> Self {
-        Self { state: Mutex::new(State::new(fence_time)) }
+    /// Writes that a worker is told of are recorded in `told`.
+    pub fn new(
+        fence_time: Option<Duration>,
+        told: Records<3>,
+        allocations: Arc<Allocations>,
+    ) -> Self {
+        Self { state: Mutex::new(State::new(fence_time, told)), allocations }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<R>> {
@@ -142,6 +153,31 @@ impl<R> DataPath<R> {
         told
     }
 
+    /// Goes on where a predecessor of this process was ended. `session` is its last
+    /// worker that had an address, and which; `repairing` are objects whose index
+    /// entries that one was at.
+    pub fn take_over(
+        &self,
+        fences: &[SavedFence],
+        session: Option<(u64, SocketAddr)>,
+        repairing: &[Object],
+        now: Instant,
+    ) {
+        let mut state = self.lock();
+        state.fences.restore(fences);
+        if let Some((generation, gateway)) = session {
+            let told = state.told.left_by(generation);
+            for object in told.iter().chain(repairing) {
+                state.fences.add(*object, gateway, generation, now);
+            }
+        }
+    }
+
+    /// The fences, for a successor.
+    pub fn saved_fences(&self) -> Vec<SavedFence> {
+        self.lock().fences.saved()
+    }
+
     /// From now on new requests fail at once, until the next worker serves.
     pub fn refuse_new(&self, refuse: bool) {
         self.lock().refusing = refuse;
@@ -163,6 +199,11 @@ impl<R> DataPath<R> {
     /// When that can't be.
     pub fn note_creating(&self, generation: u64, tag: Tag, block: u32) -> Result<(), Allegation> {
         self.lock().note_creating(generation, tag, block)
+    }
+
+    /// The worker has written an index entry.
+    pub fn note_allocated(&self, volume: VolumeId, allocation: Allocation) {
+        self.allocations.heard(volume, allocation, Instant::now());
     }
 
     /// The worker is about to write an index entry again that a snapshot lost.

@@ -80,6 +80,25 @@ fn take(number: RawFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// The same for any process of that number. `None`: there is none.
+///
+/// # Errors
+/// As pidfd_open(2).
+pub fn pidfd_open(pid: i32) -> io::Result<Option<OwnedFd>> {
+    // SAFETY: no memory is touched.
+    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match Errno::result(number) {
+        Err(Errno::ESRCH) => Ok(None),
+        Err(errno) => Err(errno.into()),
+        Ok(number) => {
+            let number = RawFd::try_from(number).map_err(|_| Errno::EBADF)?;
+            // SAFETY: the kernel has just made this descriptor for us, so nobody else
+            // owns it.
+            Ok(Some(unsafe { OwnedFd::from_raw_fd(number) }))
+        }
+    }
+}
+
 /// Receives the one descriptor that another process sends over a Unix socket,
 /// close-on-exec. `None`: it hung up, or sent none.
 ///

@@ -5,7 +5,7 @@
 //! the loop, or the answer it waits for, completes it (hazard 32).
 
 use crate::candidates::ResolveError;
-use fuser::{Errno, ReplyOpen, ReplyStatfs, ReplyWrite};
+use fuser::{Errno, FileHandle, ReplyData, ReplyOpen, ReplyStatfs, ReplyWrite, RequestId};
 use sheepfs::ipc::{FromWorker, Query};
 use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
@@ -36,8 +36,24 @@ pub enum Event {
     OpenReport {
         /// Which.
         file: ReportFile,
-        /// Completed with a handle, or an errno within five seconds.
+        /// The handle that it gets.
+        handle: FileHandle,
+        /// Completed with the handle, or an errno within five seconds.
         reply: ReplyOpen,
+    },
+    /// Somebody reads from such a file that was opened under a predecessor of this
+    /// process.
+    ReadReport {
+        /// Which.
+        file: ReportFile,
+        /// Its handle, which is to get a text.
+        handle: FileHandle,
+        /// From where on.
+        offset: u64,
+        /// How much.
+        len: u32,
+        /// Completed with a part of the text.
+        reply: ReplyData,
     },
     /// Somebody wrote to a control file.
     ControlWrite {
@@ -45,6 +61,8 @@ pub enum Event {
         file: WritableFile,
         /// What, as it came.
         bytes: Vec<u8>,
+        /// The kernel's number of the request.
+        request: RequestId,
         /// Completed with the length of `bytes`, or an errno.
         reply: ReplyWrite,
     },
@@ -88,6 +106,12 @@ pub enum Event {
     Unmounted,
     /// A signal asks to unmount and stop.
     Stop,
+    /// A signal asks to leave the mount to a successor.
+    Leave,
+    /// A signal asks to go on as the program that is installed now.
+    Upgrade,
+    /// Whether that program accepts the state.
+    UpgradeChecked(bool),
 }
 
 /// The way into the control loop, for any thread.

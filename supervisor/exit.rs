@@ -8,6 +8,7 @@ use crate::local::LocalError;
 use crate::mount::{MountError, MountFault};
 use crate::session::SessionError;
 use crate::spawn::SpawnError;
+use crate::state::StateError;
 use nix::errno::Errno;
 use sheepfs::ipc::message::{BUILD, LostReason};
 use std::io;
@@ -27,6 +28,8 @@ pub enum Status {
     Unavailable = 69,
     /// Something of our own broke.
     Internal = 70,
+    /// The mount was left to a successor (`EX_TEMPFAIL`).
+    Left = 75,
     /// The caller may not do that.
     NoPermission = 77,
     /// Something is not as the caller thinks: a name, a directory, a VDI.
@@ -112,6 +115,36 @@ pub enum Failed {
         /// Why.
         cause: io::Error,
     },
+    /// What the manager kept can't be told apart.
+    #[error("cannot take what the service manager kept for this mount: {0}")]
+    Inherited(io::Error),
+    /// The state of a predecessor can't be taken over.
+    #[error(
+        "cannot take over the mount {point}: its state can't be used: {cause}; it is not served. `systemctl stop`, or the end of its keeper, gives it up"
+    )]
+    State {
+        /// Where.
+        point: PathBuf,
+        /// Why.
+        cause: StateError,
+    },
+    /// The mount of a predecessor is elsewhere.
+    #[error("cannot take over: the mount that was kept is on {kept}, and {wanted} is asked for")]
+    OtherPoint {
+        /// Where it is.
+        kept: PathBuf,
+        /// Where it should be.
+        wanted: PathBuf,
+    },
+    /// No memory for the state.
+    #[error("cannot make the memory for the state: {0}")]
+    NoState(io::Error),
+    /// A worker of a predecessor does not die.
+    #[error("cannot take over: a worker of the process before does not end: {0}")]
+    Predecessor(io::Error),
+    /// `--check-state` was given no state.
+    #[error("this build can't take over the state on its standard input: {0}")]
+    Unacceptable(#[from] StateError),
     /// Signals can't be received.
     #[error("cannot receive signals: {0}")]
     Signals(io::Error),
@@ -132,6 +165,12 @@ impl Failed {
             | Self::Background(_)
             | Self::Killed
             | Self::Session(_)
+            | Self::Inherited(_)
+            | Self::State { .. }
+            | Self::OtherPoint { .. }
+            | Self::NoState(_)
+            | Self::Predecessor(_)
+            | Self::Unacceptable(_)
             | Self::Signals(_) => Status::Internal,
         }
     }

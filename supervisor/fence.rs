@@ -40,6 +40,7 @@
 //! them. The worker says which write creates, before the create leaves.
 
 use crate::inflight::Request;
+use crate::state::{Clock, SavedFence};
 use sheepfs::ipc::{QuietReason, VolumeId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -124,6 +125,29 @@ impl Fences {
         }
         fences.push(Fence { gateway, generation, since: now });
         self.counters.fenced += 1;
+    }
+
+    /// All, for a successor of this process.
+    pub fn saved(&self) -> Vec<SavedFence> {
+        let clock = Clock::read();
+        let save = |(object, fence): (&Object, &Fence)| SavedFence {
+            volume: object.volume,
+            block: object.block,
+            gateway: fence.gateway,
+            generation: fence.generation,
+            since: clock.number(fence.since),
+        };
+        let each = self.by_object.iter();
+        each.flat_map(|(object, fences)| fences.iter().map(move |fence| save((object, fence))))
+            .collect()
+    }
+
+    /// Those of a predecessor.
+    pub fn restore(&mut self, fences: &[SavedFence]) {
+        let clock = Clock::read();
+        for SavedFence { volume, block, gateway, generation, since } in fences.iter().cloned() {
+            self.add(Object { volume, block }, gateway, generation, clock.instant(since));
+        }
     }
 
     /// Whether newer changes to an object must wait.

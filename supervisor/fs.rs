@@ -9,7 +9,7 @@
 //! The kernel checks permissions itself (`default_permissions`), but lets root
 //! past them. A control file is nevertheless only opened for what its mode says.
 
-mod init;
+pub mod init;
 mod origin;
 mod serve;
 mod setattr;
@@ -18,8 +18,9 @@ mod xattr;
 use crate::attr::{Look, NAME_TTL};
 use crate::datapath::{DataPath, ParkedReply};
 use crate::events::{Event, Events};
+use crate::handles::{Handles, handle_of};
 use crate::settings::Shared;
-use crate::texts::{self, NO_TEXT, Texts};
+use crate::texts::{NO_TEXT, Texts};
 use crate::tree::{self, Node};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
@@ -44,6 +45,8 @@ pub struct SheepFs {
     pub data: Arc<DataPath<ParkedReply>>,
     /// The texts of open control files.
     pub texts: Arc<Texts>,
+    /// The open files of volumes.
+    pub handles: Arc<Handles>,
     /// Where everything else goes.
     pub events: Events,
     /// Whose the files are.
@@ -173,14 +176,14 @@ impl Filesystem for SheepFs {
         reply.error(Errno::EPERM);
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let mode = flags.acc_mode();
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (mode, handle) = (flags.acc_mode(), handle_of(req.unique()));
         match self.target(ino) {
             None => reply.error(Errno::ENOENT),
             Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
-            Some(Target::Node(Node::File(file))) => self.open_file(file, mode, reply),
+            Some(Target::Node(Node::File(file))) => self.open_file(file, mode, handle, reply),
             Some(Target::Volume(volume)) => {
-                self.open_volume(&volume, mode != OpenAccMode::O_RDONLY, reply);
+                self.open_volume(&volume, mode != OpenAccMode::O_RDONLY, handle, reply);
             }
         }
     }
@@ -198,7 +201,8 @@ impl Filesystem for SheepFs {
     ) {
         match self.target(ino) {
             None => reply.error(Errno::EIO),
-            Some(Target::Node(_)) => reply.data(texts::slice(&self.texts.get(fh), offset, size)),
+            Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
+            Some(Target::Node(Node::File(file))) => self.read_file(file, fh, offset, size, reply),
             Some(Target::Volume(volume)) => {
                 self.data.read(&volume, offset, size, ParkedReply::Read(reply));
             }
@@ -222,7 +226,9 @@ impl Filesystem for SheepFs {
         match self.target(ino) {
             None => reply.error(Errno::EIO),
             Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
-            Some(Target::Node(Node::File(file))) => self.write_line(file, data, reply),
+            Some(Target::Node(Node::File(file))) => {
+                self.write_line(file, data, req.unique(), reply)
+            }
             Some(Target::Volume(volume)) => {
                 let cut = self.cut(write_flags, flags, req.pid(), data.len());
                 self.data.write(&volume, offset, data, cut, ParkedReply::Write(reply));
@@ -245,16 +251,16 @@ impl Filesystem for SheepFs {
     fn release(
         &self,
         _req: &Request,
-        ino: INodeNo,
+        _ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        match self.volume(ino) {
-            Some(volume) if volume.closed() => self.events.tell(Event::Closed),
-            Some(_) => {}
+        match self.handles.close(fh) {
+            Some(true) => self.events.tell(Event::Closed),
+            Some(false) => {}
             None => self.texts.close(fh),
         }
         reply.ok();

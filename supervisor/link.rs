@@ -216,6 +216,9 @@ impl Link {
                         return (done, Err(lie.into()));
                     }
                 }
+                Ok(Some(FromWorker::Allocated { volume, allocation })) => {
+                    data.note_allocated(volume, allocation);
+                }
                 Ok(Some(FromWorker::Done { tag, outcome })) if tag.0 & CONTROL_TAG == 0 => {
                     done.push((tag, outcome));
                 }

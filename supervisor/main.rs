@@ -3,6 +3,7 @@
 //! Only wiring: what the modules do is said there, and the whole in the library's
 //! documentation.
 
+mod allocations;
 mod attr;
 mod background;
 mod candidates;
@@ -17,20 +18,23 @@ mod exit;
 mod fake;
 mod fence;
 mod fs;
+mod handles;
 mod inflight;
 mod kernel_limits;
 mod link;
 mod local;
 mod mount;
-#[expect(dead_code, reason = "the take-over that calls it comes next")]
 mod notify;
+mod predecessor;
 mod programs;
 mod session;
 mod settings;
 mod signals;
 mod spawn;
 mod start;
+mod state;
 mod status;
+mod succession;
 mod texts;
 mod tree;
 mod volumes;
@@ -44,6 +48,9 @@ fn main() {
     descriptors::keep_from_children();
     let status = match Options::read(std::env::args_os()) {
         Err(error) => say_usage(&error),
+        Ok(options) if options.check_state => {
+            succession::check_state().map_or_else(|failed| say(&failed), |()| Status::Ok)
+        }
         Ok(options) => start::start(&options).unwrap_or_else(|failed| say(&failed)),
     };
     // Not by returning: nothing may be dropped that the kernel waits for.

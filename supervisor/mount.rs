@@ -12,6 +12,8 @@ mod point;
 
 pub use point::MountPoint;
 
+use crate::session::Handshake;
+use crate::state::SavedMount;
 use mountinfo::MountInfo;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -168,6 +170,28 @@ impl Mount {
             Some(info) => Ok((Self { point, info, by_helper }, device)),
             None => Err(MountError::system("finding the new mount", &point, Errno::ENOENT)),
         }
+    }
+
+    /// The mount of a predecessor of this process. `None`: it is not there any more,
+    /// and what was kept for us serves nobody (hazard 14).
+    ///
+    /// # Errors
+    /// When nobody can tell.
+    pub fn adopt(saved: &SavedMount) -> Result<Option<Self>, MountError> {
+        let found = mountinfo::find(&saved.point)?;
+        let is_ours = |info: &MountInfo| info.id == saved.id && info.device == saved.device;
+        Ok(found.filter(is_ours).map(|info| Self {
+            point: saved.point.clone(),
+            info,
+            by_helper: saved.by_helper,
+        }))
+    }
+
+    /// What a successor needs to find it.
+    pub fn saved(&self, handshake: Handshake) -> SavedMount {
+        let MountInfo { id, device, .. } = self.info.clone();
+        let (point, by_helper) = (self.point.clone(), self.by_helper);
+        SavedMount { point, id, device, by_helper, handshake }
     }
 
     /// Where it is.

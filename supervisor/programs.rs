@@ -4,6 +4,18 @@
 use std::env;
 use std::path::PathBuf;
 
+/// What the kernel says behind the path of a program whose file was replaced.
+const REPLACED: &str = " (deleted)";
+
+/// Where this program is installed, even if that is another version by now.
+pub fn own_path() -> PathBuf {
+    let path = env::current_exe().unwrap_or_default();
+    match path.to_str().and_then(|text| text.strip_suffix(REPLACED)) {
+        Some(text) => PathBuf::from(text),
+        None => path,
+    }
+}
+
 /// The path of one of our programs, to be started.
 pub fn path_of(name: &str) -> PathBuf {
     let beside = env::current_exe().ok().map(|ours| ours.with_file_name(name));

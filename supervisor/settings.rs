@@ -6,6 +6,8 @@
 //! is alive (hazard 37). The page cache's switch is an atomic of its own, since
 //! each open of a volume reads it.
 
+use crate::allocations::Allocations;
+use crate::state::Slab;
 use crate::status::{self, Data};
 use crate::volumes::Volumes;
 use std::net::SocketAddr;
@@ -42,6 +44,20 @@ pub enum WorkerState {
     BackingOff,
     /// Ended for good, since the mount ends.
     Stopped,
+}
+
+impl WorkerState {
+    /// As people and scripts read it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Lost => "lost",
+            Self::BackingOff => "backing_off",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// How the spare worker fares.
@@ -99,6 +115,8 @@ pub struct Known {
     pub since: Instant,
     /// How the spare fares.
     pub spare: SpareState,
+    /// How often a successor took the mount over.
+    pub takeovers: u64,
     /// Workers that were replaced.
     pub swaps: Swaps,
     /// The cluster's epoch, as far as it is known; else 0.
@@ -118,6 +136,7 @@ impl Known {
             worker: WorkerState::default(),
             since: Instant::now(),
             spare: SpareState::default(),
+            takeovers: 0,
             swaps: Swaps::default(),
             epoch: 0,
             candidates: 1,
@@ -146,22 +165,33 @@ pub struct Shared {
     object_cache: AtomicBool,
     known: Mutex<Known>,
     volumes: Arc<Volumes>,
+    allocations: Arc<Allocations>,
 }
 
 impl Shared {
-    /// The facts at the start.
+    /// The facts at the start. Index entries written lately go to `records`.
     pub fn new(
         sheep: SocketAddr,
         page_cache: bool,
         object_cache: bool,
         volumes: Arc<Volumes>,
+        records: Slab<2>,
     ) -> Self {
+        let allocations = Arc::new(Allocations::new(Arc::clone(&volumes), records));
         Self {
             page_cache: AtomicBool::new(page_cache),
             object_cache: AtomicBool::new(object_cache),
             known: Mutex::new(Known::new(sheep)),
             volumes,
+            allocations,
         }
+    }
+
+    /// For tests: with a state of its own.
+    #[cfg(test)]
+    pub fn alone(sheep: SocketAddr, volumes: Arc<Volumes>) -> Self {
+        let state = crate::state::State::create().unwrap();
+        Self::new(sheep, false, false, volumes, state.allocations())
     }
 
     /// Whether volumes opened from now on use the kernel's page cache.
@@ -179,6 +209,16 @@ impl Shared {
         self.object_cache.store(on, Ordering::Relaxed);
     }
 
+    /// Whether the worker caches objects.
+    pub fn object_cache(&self) -> bool {
+        self.object_cache.load(Ordering::Relaxed)
+    }
+
+    /// Index entries that were written lately.
+    pub fn allocations(&self) -> &Arc<Allocations> {
+        &self.allocations
+    }
+
     /// The attached volumes.
     pub fn volumes(&self) -> &Arc<Volumes> {
         &self.volumes
@@ -194,7 +234,7 @@ impl Shared {
         let text = match file {
             LocalFile::SheepInfo => format!("{}\n", self.known().sheep),
             LocalFile::PageCache => switch_text(self.page_cache()),
-            LocalFile::ObjectCache => switch_text(self.object_cache.load(Ordering::Relaxed)),
+            LocalFile::ObjectCache => switch_text(self.object_cache()),
             LocalFile::Status => {
                 status::text(&self.known().clone(), data, &self.volumes, Instant::now())
             }
@@ -213,7 +253,9 @@ mod tests {
 
     fn shared() -> Shared {
         let sheep = "127.0.0.1:7000".parse().unwrap();
-        Shared::new(sheep, false, true, Arc::new(Volumes::default()))
+        let shared = Shared::alone(sheep, Arc::new(Volumes::default()));
+        shared.set_object_cache(true);
+        shared
     }
 
     #[test]

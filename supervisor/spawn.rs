@@ -12,7 +12,9 @@
 use crate::control::poison::Exit;
 use crate::descriptors::pidfd_of;
 use crate::notify;
+use crate::predecessor;
 use crate::programs;
+use crate::state::SavedProcess;
 use crate::words::Listener;
 use command_fds::{CommandFdExt, FdMapping};
 use nix::sys::signal::{Signal, kill};
@@ -139,6 +141,12 @@ impl Workers {
                 Err(cause) => tracing::warn!(generation, %cause, "cannot wait for the worker"),
             }
         }
+    }
+
+    /// Those that live, for a successor.
+    pub fn saved(&self) -> Vec<SavedProcess> {
+        let pids = self.children.values().filter_map(|child| i32::try_from(child.id()).ok());
+        pids.filter_map(predecessor::identity).collect()
     }
 
     fn spawn(&self, channel: OwnedFd, arena: OwnedFd) -> Result<Child, SpawnError> {

@@ -5,16 +5,21 @@ use crate::attr::Look;
 use crate::background::{self, Outcome};
 use crate::candidates::{self, Candidates, Dice, ResolveError, oddity};
 use crate::cli::Options;
-use crate::control::Wishes;
 use crate::control::run::{Parts, Shell};
+use crate::control::{Wishes, volumes_of};
 use crate::events::Events;
 use crate::exit::{Failed, Status};
+use crate::handles::Handles;
 use crate::kernel_limits;
 use crate::local::Local;
 use crate::mount::{MountOptions, MountPoint, SOURCE};
+use crate::notify::{self, Manager};
+use crate::predecessor;
 use crate::settings::Shared;
 use crate::signals;
 use crate::spawn::Workers;
+use crate::state::State;
+use crate::succession::{Beginning, Estate};
 use crate::volumes::Volumes;
 use nix::unistd::{getgid, getuid};
 use sheepfs::logging::{self, Sink};
@@ -42,22 +47,47 @@ pub fn start(options: &Options) -> Result<Status, Failed> {
 }
 
 fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
-    let point = MountPoint::check(&options.mount_point)?;
+    let inherited = notify::inherited().map_err(Failed::Inherited)?;
+    let beginning = Beginning::of(inherited, options.mount_point())?;
     let (sender, receiver) = mpsc::channel();
     let events = Events(sender);
+    let (point, estate) = match beginning {
+        Beginning::Fresh => (MountPoint::check(options.mount_point())?, None),
+        Beginning::TakeOver(estate) => {
+            predecessor::bury(&estate.saved.workers).map_err(Failed::Predecessor)?;
+            (MountPoint::of_predecessor(estate.mount.point().to_owned()), Some(estate))
+        }
+    };
     let local = start_local(options)?;
     let candidates = candidates(options, local.as_ref())?;
     // Until here a signal ends us, and with us the minisheep; from here on the
     // control loop listens.
     signals::watch(events.clone()).map_err(Failed::Signals)?;
+    let (state, legacy) = match estate {
+        None => (State::create().map_err(Failed::NoState)?, None),
+        Some(estate) => {
+            let Estate { state, saved, mount, device } = *estate;
+            (state, Some((saved, (mount, device))))
+        }
+    };
+    let saved = legacy.as_ref().map(|(saved, _)| &saved.control);
+    let volumes = Arc::new(Volumes::default());
+    for volume in saved.into_iter().flat_map(volumes_of) {
+        volumes.add(volume);
+    }
     let shared = Arc::new(Shared::new(
         candidates.current(),
-        options.page_cache,
-        options.object_cache,
-        Arc::new(Volumes::default()),
+        saved.map_or(options.page_cache, |saved| saved.page_cache),
+        saved.map_or(options.object_cache, |saved| saved.object_cache),
+        Arc::clone(&volumes),
+        state.allocations(),
     ));
     let parts = Parts {
         shared,
+        handles: Arc::new(Handles::new(volumes, state.handles())),
+        state,
+        manager: Manager::from_environment(),
+        may_resend: !options.no_resend,
         events,
         workers: Workers::new(sink, options.debug),
         io_timeout: options.io_timeout,
@@ -78,7 +108,11 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
     if options.unsafe_fence_off {
         tracing::error!("nothing is fenced: a failover can lose data that was written");
     }
-    let outcome = Shell::new(parts, wishes).run(&receiver);
+    let shell = match legacy {
+        None => Shell::new(parts, wishes),
+        Some((saved, mounted)) => Shell::take_over(parts, wishes, saved, mounted, local.is_some())?,
+    };
+    let outcome = shell.run(&receiver);
     drop(local);
     outcome.map(|()| Status::Ok)
 }

@@ -2,7 +2,7 @@
 //! and for scripts that watch a mount. Names stay what they are; new ones may come.
 
 use crate::datapath::Counters;
-use crate::settings::{Known, SpareState, WorkerState};
+use crate::settings::{Known, SpareState};
 use crate::volumes::Volumes;
 use std::fmt::Write;
 use std::time::Instant;
@@ -25,9 +25,10 @@ pub fn text(known: &Known, data: &Data, volumes: &Volumes, now: Instant) -> Stri
     };
     line("sheep", &known.sheep);
     line("worker_generation", &known.generation);
-    line("worker_state", &worker_word(known.worker));
+    line("worker_state", &known.worker.word());
     line("worker_age_seconds", &now.saturating_duration_since(known.since).as_secs());
     line("spare", &spare_word(known.spare));
+    line("takeovers", &known.takeovers);
     let swaps = &known.swaps;
     line("swaps_worker_died", &swaps.worker_died);
     line("swaps_worker_silent", &swaps.worker_silent);
@@ -62,17 +63,6 @@ fn counted(counters: &Counters) -> [(&'static str, u64); 12] {
     ]
 }
 
-fn worker_word(state: WorkerState) -> &'static str {
-    match state {
-        WorkerState::Starting => "starting",
-        WorkerState::Serving => "serving",
-        WorkerState::Draining => "draining",
-        WorkerState::Lost => "lost",
-        WorkerState::BackingOff => "backing_off",
-        WorkerState::Stopped => "stopped",
-    }
-}
-
 fn spare_word(state: SpareState) -> &'static str {
     match state {
         SpareState::None => "none",
@@ -90,6 +80,7 @@ fn one_line(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::settings::Swap;
+    use crate::settings::WorkerState;
     use std::time::Duration;
 
     #[test]
@@ -115,7 +106,7 @@ mod tests {
         let data = Data { in_flight: 7, counters };
         let now = known.since + Duration::from_millis(61_999);
         let expected = "sheep 10.0.0.1:7000\nworker_generation 3\nworker_state backing_off\n\
-                        worker_age_seconds 61\nspare ready\n\
+                        worker_age_seconds 61\nspare ready\ntakeovers 0\n\
                         swaps_worker_died 1\nswaps_worker_silent 2\nswaps_sheep_lost 3\n\
                         swaps_sheep_silent 4\nswaps_failover 5\n\
                         replayed 11\nfenced 12\nfenced_now 0\nheld 0\nreleased_drained 0\n\

@@ -4,10 +4,12 @@
 //! So a reader sees one state of the cluster from beginning to end, however
 //! many reads it takes, and a file's size is known only by reading it: control
 //! files are opened for direct I/O and announce size 0, like those of procfs.
+//!
+//! A text does not outlive this process. A handle that a predecessor gave has none
+//! until somebody reads from it; then it gets a new one.
 
 use fuser::{FileHandle, FopenFlags};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The handle of a file that has no text: a volume, or a file only to be written.
@@ -18,26 +20,21 @@ pub const CONTROL_OPEN: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
 /// All open texts.
 #[derive(Debug, Default)]
 pub struct Texts {
-    last: AtomicU64,
     by_handle: RwLock<HashMap<u64, Arc<[u8]>>>,
 }
 
 impl Texts {
-    /// Keeps a text until [`Texts::close`]. The handle is never [`NO_TEXT`].
-    pub fn open(&self, text: impl Into<Vec<u8>>) -> FileHandle {
-        let handle = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+    /// Keeps a text until [`Texts::close`]. A handle that has one keeps that.
+    pub fn open(&self, handle: FileHandle, text: impl Into<Vec<u8>>) -> Arc<[u8]> {
         let text: Vec<u8> = text.into();
-        self.by_handle
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(handle, Arc::from(text));
-        FileHandle(handle)
+        let mut map = self.by_handle.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(map.entry(handle.0).or_insert_with(|| Arc::from(text)))
     }
 
-    /// The text of a handle; empty for one that has none.
-    pub fn get(&self, handle: FileHandle) -> Arc<[u8]> {
+    /// The text of a handle.
+    pub fn get(&self, handle: FileHandle) -> Option<Arc<[u8]>> {
         let map = self.by_handle.read().unwrap_or_else(PoisonError::into_inner);
-        map.get(&handle.0).cloned().unwrap_or_default()
+        map.get(&handle.0).cloned()
     }
 
     /// Lets go of a text.
@@ -66,10 +63,12 @@ mod tests {
     #[test]
     fn a_text_stays_the_same_until_its_own_handle_is_closed() {
         let texts = Texts::default();
-        let (first, second) = (texts.open("one"), texts.open("two"));
-        assert!(first != second && first != NO_TEXT && second != NO_TEXT);
+        let (first, second) = (FileHandle(1), FileHandle(2));
+        texts.open(first, "one");
+        texts.open(second, "two");
+        assert_eq!(&*texts.open(second, "other"), b"two");
         texts.close(first);
-        assert_eq!((&*texts.get(first), &*texts.get(second)), (&b""[..], &b"two"[..]));
+        assert_eq!((texts.get(first), texts.get(second).as_deref()), (None, Some(&b"two"[..])));
         texts.close(second);
         assert_eq!(texts.len(), 0);
     }

@@ -4,6 +4,7 @@
 //! The control loop alone adds and removes volumes; FUSE threads look them up.
 //! A lookup takes a read lock for as long as it takes to clone an `Arc`.
 
+use crate::state::SavedVolume;
 use sheepfs::ipc::{VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::collections::BTreeMap;
@@ -37,6 +38,12 @@ impl Volume {
         let ino = base | u64::from(facts.vid);
         let shift = facts.block_size_shift;
         Self { id, name, ino, shift, facts: RwLock::new(facts), opens: AtomicU64::new(0) }
+    }
+
+    /// As a predecessor of this process knew it, under its inode number.
+    pub fn restored(saved: &SavedVolume) -> Self {
+        let new = Self::new(saved.id, saved.name.clone(), saved.facts.clone());
+        Self { ino: saved.ino, ..new }
     }
 
     /// What it is now.

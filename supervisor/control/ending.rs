@@ -47,7 +47,7 @@ impl Control {
             return;
         }
         self.end_wishes(now);
-        let was_mounted = matches!(self.phase, Phase::Running);
+        let was_mounted = matches!(self.phase, Phase::Running | Phase::Leaving(_));
         let stage = Stage::Draining { deadline: now + DRAIN_TIME };
         self.phase = Phase::Ending(Ending { stage, outcome });
         for (what, caller) in self.waits.take_callers() {
@@ -119,7 +119,7 @@ impl Control {
     fn stage(&self) -> Option<Stage> {
         match &self.phase {
             Phase::Ending(ending) => Some(ending.stage),
-            Phase::Starting { .. } | Phase::Mounting | Phase::Running => None,
+            Phase::Starting { .. } | Phase::Mounting | Phase::Running | Phase::Leaving(_) => None,
         }
     }
 

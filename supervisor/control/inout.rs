@@ -56,6 +56,20 @@ pub enum Input {
     Unmounted,
     /// A signal came.
     Stop,
+    /// The mount is to be left as it is.
+    Leave(Leave),
+    /// While [`crate::control::Control::awaits_leave`]: the worker has answered all it
+    /// was told.
+    Quiesced,
+}
+
+/// To whom a mount is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// To a process that the manager will start.
+    ToSuccessor,
+    /// To this process, as the program that is installed now.
+    ToUpgrade,
 }
 
 /// What must be done.
@@ -136,6 +150,8 @@ pub enum Effect {
     Unmount,
     /// Let the workers end by themselves, leave the loop with that result.
     End(Result<(), Failed>),
+    /// Let the workers end by themselves, and leave the mount and all that waits.
+    Leave(Leave),
 }
 
 /// What a program gets.

@@ -2,8 +2,8 @@
 
 use super::{Answer, Totals};
 use crate::events::fuse_errno;
-use crate::texts::{CONTROL_OPEN, Texts};
-use fuser::{Errno, ReplyOpen, ReplyStatfs, ReplyWrite};
+use crate::texts::{CONTROL_OPEN, Texts, slice};
+use fuser::{Errno, FileHandle, ReplyData, ReplyOpen, ReplyStatfs, ReplyWrite, RequestId};
 
 /// The unit in which `df` is told the space.
 const STATFS_BLOCK_LEN: u32 = 4096;
@@ -13,10 +13,12 @@ const NAME_LEN_MAX: u32 = 255;
 /// A reply that waits for the control loop.
 #[derive(Debug)]
 pub enum Parked {
-    /// Of an open of a report.
-    Open(ReplyOpen),
-    /// Of a write of that many bytes.
-    Write(ReplyWrite, u32),
+    /// Of an open of a report, which gets that handle.
+    Open(ReplyOpen, FileHandle),
+    /// Of a read of so many bytes at that place in a report that was opened before.
+    Read(ReplyData, FileHandle, u64, u32),
+    /// Of a write of that many bytes, and the kernel's number of it.
+    Write(ReplyWrite, u32, RequestId),
     /// Of a question for the cluster's space.
     Space(ReplyStatfs),
 }
@@ -25,8 +27,14 @@ impl Parked {
     /// Answers the kernel. A text is kept in `texts` until its file is closed.
     pub fn complete(self, answer: Answer, texts: &Texts) {
         match (self, answer) {
-            (Self::Open(reply), Answer::Text(text)) => reply.opened(texts.open(text), CONTROL_OPEN),
-            (Self::Write(reply, len), Answer::Done) => reply.written(len),
+            (Self::Open(reply, handle), Answer::Text(text)) => {
+                texts.open(handle, text);
+                reply.opened(handle, CONTROL_OPEN);
+            }
+            (Self::Read(reply, handle, offset, len), Answer::Text(text)) => {
+                reply.data(slice(&texts.open(handle, text), offset, len));
+            }
+            (Self::Write(reply, len, _), Answer::Done) => reply.written(len),
             (Self::Space(reply), Answer::Space(totals)) => answer_space(reply, totals),
             (parked, Answer::Refused(errno)) => parked.refuse(fuse_errno(errno)),
             (parked, Answer::Done | Answer::Text(_) | Answer::Space(_)) => {
@@ -37,8 +45,9 @@ impl Parked {
 
     fn refuse(self, errno: Errno) {
         match self {
-            Self::Open(reply) => reply.error(errno),
-            Self::Write(reply, _) => reply.error(errno),
+            Self::Open(reply, _) => reply.error(errno),
+            Self::Read(reply, ..) => reply.error(errno),
+            Self::Write(reply, ..) => reply.error(errno),
             Self::Space(reply) => reply.error(errno),
         }
     }

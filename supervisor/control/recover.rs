@@ -54,6 +54,15 @@ struct Loss {
 }
 
 impl Control {
+    /// The worker of a predecessor of this process died with it, in a session with
+    /// that sheep.
+    pub(super) fn inherit_loss(&mut self, gateway: Option<SocketAddr>, now: Instant) {
+        let sheep = self.candidates.current();
+        self.recovery.loss = Some(Loss { cause: Cause::WorkerDied, sheep, since: now });
+        self.recovery.left = gateway;
+        self.outage.begins(now);
+    }
+
     /// What the time has come for.
     pub(super) fn tick_life(&mut self, now: Instant) {
         match self.life {
@@ -122,7 +131,11 @@ impl Control {
         self.publish();
         self.ask_again(now);
         for name in std::mem::take(&mut self.attach_at_start) {
-            self.attach_new(name, vec![Caller::Start], now);
+            if self.is_starting() {
+                self.attach_new(name, vec![Caller::Start], now);
+            } else {
+                self.attach(name, vec![Caller::TakeOver], now);
+            }
         }
         self.start_goes_on(0);
     }

@@ -5,23 +5,28 @@
 //! (hazard 33). The only things it waits for are the next event or deadline, and
 //! at the very end the worker.
 
+mod keep;
+mod leave;
 mod workers;
 
 use super::parked::Parked;
 use super::waits::Caller;
-use super::{Control, Effect, Input, Wishes};
+use super::{Control, Effect, Input, Leave, Wishes};
 use crate::attr::Look;
-use crate::background;
 use crate::datapath::{DataPath, ParkedReply};
 use crate::events::{Event, Events};
 use crate::exit::Failed;
 use crate::fs::SheepFs;
+use crate::handles::Handles;
 use crate::link::Link;
 use crate::mount::{Mount, MountOptions, MountPoint};
+use crate::notify::Manager;
 use crate::session::Session;
 use crate::settings::Shared;
 use crate::spawn::Workers;
+use crate::state::State;
 use crate::texts::Texts;
+use keep::Keep;
 use sheepfs::ipc::{Tag, ToWorker};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -55,6 +60,14 @@ pub struct Parts {
     pub look: Look,
     /// Whether somebody waits to be told that the mount is ready.
     pub in_background: bool,
+    /// What a successor will find.
+    pub state: State,
+    /// The open files of volumes.
+    pub handles: Arc<Handles>,
+    /// Who keeps descriptors for a successor.
+    pub manager: Option<Manager>,
+    /// Whether the kernel is asked to deliver requests again.
+    pub may_resend: bool,
 }
 
 /// The shell.
@@ -69,6 +82,7 @@ pub struct Shell {
     /// Detaches of volumes that are fenced still, and for which worker.
     unripe_detaches: Vec<(u64, ToWorker)>,
     mount: Option<Arc<Mount>>,
+    keep: Keep,
     unmounting: Option<JoinHandle<()>>,
     parked: HashMap<u64, Parked>,
     last_caller: u64,
@@ -78,9 +92,17 @@ pub struct Shell {
 impl Shell {
     /// Nothing runs yet.
     pub fn new(parts: Parts, wishes: Wishes) -> Self {
+        let control = Control::new(Arc::clone(&parts.shared), wishes, Instant::now());
+        Self::with(parts, control)
+    }
+
+    fn with(parts: Parts, control: Control) -> Self {
+        let allocations = Arc::clone(parts.shared.allocations());
+        let data = DataPath::new(parts.fence_time, parts.state.told(), allocations);
         Self {
-            control: Control::new(Arc::clone(&parts.shared), wishes, Instant::now()),
-            data: Arc::new(DataPath::new(parts.fence_time)),
+            control,
+            data: Arc::new(data),
+            keep: Keep::new(parts.manager.as_ref()),
             parts,
             texts: Arc::default(),
             links: HashMap::new(),
@@ -98,6 +120,7 @@ impl Shell {
         self.apply(Input::Tick);
         loop {
             if let Some(outcome) = self.outcome.take() {
+                self.keep_nothing();
                 return outcome;
             }
             let input = self.next(events);
@@ -109,14 +132,19 @@ impl Shell {
         let now = Instant::now();
         self.data.tick(now);
         self.send_ripe_detaches();
+        self.tell_manager(now);
         self.control.set_fenced_until(self.data.deadline());
         if self.control.awaits_drained() && self.is_drained() {
             return Input::Drained;
         }
+        if self.control.awaits_leave() && self.data.outstanding() == 0 {
+            return Input::Quiesced;
+        }
         if self.control.awaits_drain() && self.data.outstanding() == 0 {
             return Input::DataDrained;
         }
-        let own = [self.control.deadline(), self.data.deadline()].into_iter().flatten().min();
+        let own = [self.control.deadline(), self.data.deadline(), self.keep.deadline()];
+        let own = own.into_iter().flatten().min();
         let until = own.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
         match events.recv_timeout(until.min(self.poll_time())) {
             Ok(event) => self.input(event),
@@ -127,7 +155,8 @@ impl Shell {
 
     /// How soon it must look again for what nobody tells.
     fn poll_time(&self) -> Duration {
-        match (self.control.awaits_drain(), self.control.awaits_drained()) {
+        let swapping = self.control.awaits_drain() || self.control.awaits_leave();
+        match (swapping, self.control.awaits_drained()) {
             (true, _) => SWAP_POLL,
             (false, true) => DRAIN_POLL,
             (false, false) => Duration::MAX,
@@ -140,10 +169,22 @@ impl Shell {
 
     fn input(&mut self, event: Event) -> Input {
         match event {
-            Event::OpenReport { file, reply } => Input::Open(self.park(Parked::Open(reply)), file),
-            Event::ControlWrite { file, bytes, reply } => {
+            Event::OpenReport { file, handle, reply } => {
+                Input::Open(self.park(Parked::Open(reply, handle)), file)
+            }
+            Event::ReadReport { file, handle, offset, len, reply } => {
+                Input::Open(self.park(Parked::Read(reply, handle, offset, len)), file)
+            }
+            Event::ControlWrite { file, bytes, request, reply } => {
                 let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                Input::Write(self.park(Parked::Write(reply, len)), file, bytes)
+                let parked = Parked::Write(reply, len, request);
+                match self.answered_before(request) {
+                    Some(answer) => {
+                        parked.complete(answer, &self.texts);
+                        Input::Tick
+                    }
+                    None => Input::Write(self.park(parked), file, bytes),
+                }
             }
             Event::StatFs { reply } => Input::Space(self.park(Parked::Space(reply))),
             Event::Worker { generation, message } => Input::Worker(generation, message),
@@ -158,6 +199,9 @@ impl Shell {
             Event::Closed => Input::Closed,
             Event::Unmounted => Input::Unmounted,
             Event::Stop => Input::Stop,
+            Event::Leave => Input::Leave(Leave::ToSuccessor),
+            Event::Upgrade => self.check_upgrade(),
+            Event::UpgradeChecked(accepted) => self.upgrade_checked(accepted),
         }
     }
 
@@ -171,7 +215,12 @@ impl Shell {
     fn apply(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            for effect in self.control.apply(input, Instant::now()) {
+            let effects = self.control.apply(input, Instant::now());
+            if !effects.is_empty() {
+                // A successor must know of whatever follows.
+                self.save();
+            }
+            for effect in effects {
                 inputs.extend(self.perform(effect));
             }
         }
@@ -193,6 +242,7 @@ impl Shell {
             }
             Effect::Answer(caller, answer) => {
                 if let Some(parked) = self.parked.remove(&caller) {
+                    self.note_answer(&parked, &answer);
                     parked.complete(answer, &self.texts);
                 }
             }
@@ -206,8 +256,10 @@ impl Shell {
             }
             Effect::DataLost { generation, gateway, death } => {
                 let tags: Vec<Tag> = self.data.lost(generation, gateway, Instant::now());
+                self.save();
                 return Some(Input::Unanswered(death, tags));
             }
+            Effect::Leave(how) => self.leave(how),
             other => self.perform_on_data(other),
         }
         None
@@ -235,23 +287,14 @@ impl Shell {
 
     fn mount(&mut self) -> Result<(), Failed> {
         let (mount, device) = Mount::new(&self.parts.point, &self.parts.options)?;
-        let filesystem = SheepFs {
-            shared: Arc::clone(&self.parts.shared),
-            data: Arc::clone(&self.data),
-            texts: Arc::clone(&self.texts),
-            events: self.parts.events.clone(),
-            look: self.parts.look,
-        };
-        let events = self.parts.events.clone();
-        let ready = Session::start(&device, filesystem)
-            .and_then(|session| session.serve(events))
-            .map_err(Failed::from)
-            .and_then(|_| {
-                mount.raise_read_ahead();
-                self.say_ready(&mount)
-            });
+        let ready = Session::start(&device, self.filesystem()).map_err(Failed::from).and_then(
+            |(session, handshake)| {
+                let mounted = mount.saved(handshake);
+                self.serve(session, mounted, &mount, device)
+            },
+        );
         if ready.is_err() {
-            drop(device);
+            self.keep_nothing();
             if let Err(error) = mount.unmount() {
                 tracing::error!("{error}");
             }
@@ -260,18 +303,24 @@ impl Shell {
         ready
     }
 
-    fn say_ready(&self, mount: &Mount) -> Result<(), Failed> {
-        tracing::info!(point = %mount.point().display(), "mounted");
-        if self.parts.in_background {
-            background::say_ready()?;
+    fn filesystem(&self) -> SheepFs {
+        SheepFs {
+            shared: Arc::clone(&self.parts.shared),
+            data: Arc::clone(&self.data),
+            texts: Arc::clone(&self.texts),
+            handles: Arc::clone(&self.parts.handles),
+            events: self.parts.events.clone(),
+            look: self.parts.look,
         }
-        Ok(())
     }
 
     /// On a thread of its own: the kernel may want to write back, and then waits
     /// for the data path.
     fn unmount(&mut self) {
         let Some(mount) = self.mount.clone() else { return };
+        if let Some(manager) = &self.parts.manager {
+            manager.stopping();
+        }
         let unmount = move || match mount.unmount() {
             Ok(how) => tracing::info!(?how, "unmounted"),
             Err(error) => tracing::error!("{error}"),

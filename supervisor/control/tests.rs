@@ -83,7 +83,7 @@ impl Loop {
     fn with(wishes: Wishes) -> Self {
         let volumes = Arc::new(Volumes::default());
         let sheep = wishes.candidates.current();
-        let shared = Arc::new(Shared::new(sheep, false, false, volumes));
+        let shared = Arc::new(Shared::alone(sheep, volumes));
         let now = Instant::now();
         let control = Control::new(Arc::clone(&shared), wishes, now);
         let mut new =
@@ -133,6 +133,10 @@ impl Loop {
 
     /// The worker in use says something.
     fn says(&mut self, message: FromWorker) {
+        if let FromWorker::Allocated { volume, allocation } = message {
+            // As the link does.
+            self.shared.allocations().heard(volume, allocation, self.now);
+        }
         self.apply(Input::Worker(self.worker(), message));
     }
 

@@ -29,6 +29,8 @@ const BREAKDOWNS_MAX: u32 = 3;
 pub enum Caller {
     /// The start of sheepfs itself, for a volume of `--attach`.
     Start,
+    /// The same, when the mount is there already: nothing ends for want of it.
+    TakeOver,
     /// A program, whose reply the shell of the loop has parked.
     Program(u64),
 }
@@ -272,6 +274,14 @@ impl Waits {
     /// When the next one's time is up.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.by_tag.values().filter_map(|wait| wait.deadline).min()
+    }
+
+    /// Volumes that are to come, by number and name.
+    pub fn attaches(&self) -> impl Iterator<Item = (VolumeId, &VolumeName)> {
+        self.by_tag.values().filter_map(|wait| match &wait.work {
+            Work::Attach { id, name } => Some((*id, name)),
+            Work::Detach { .. } | Work::Resume { .. } | Work::Query { .. } => None,
+        })
     }
 
     /// Takes away all callers, with what each waits for: nobody waits any longer.

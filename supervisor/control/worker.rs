@@ -8,7 +8,7 @@ use super::{Control, Effect};
 use crate::exit::Failed;
 use crate::spawn::SpawnError;
 use sheepfs::ipc::message::BUILD;
-use sheepfs::ipc::{Allocation, FromWorker, ToWorker, VolumeId};
+use sheepfs::ipc::{FromWorker, ToWorker};
 use std::time::{Duration, Instant};
 
 impl Control {
@@ -66,9 +66,6 @@ impl Control {
                 self.shared.known().epoch = epoch;
                 self.publish();
             }
-            FromWorker::Allocated { volume, allocation } => {
-                self.allocated(volume, allocation, now);
-            }
             FromWorker::HeaderSeen { volume, age_ms } => {
                 let age = Duration::from_millis(u64::from(age_ms));
                 if let Some(seen) = now.checked_sub(age) {
@@ -82,8 +79,8 @@ impl Control {
                     *gateways = gateways.with(sheep);
                 }
             }
-            // The link passes it to the data path.
-            FromWorker::Creating { .. } => {}
+            // The link passes them to the data path.
+            FromWorker::Creating { .. } | FromWorker::Allocated { .. } => {}
             FromWorker::Repairing { volume, block } => {
                 self.repairing.insert(volume, block);
             }
@@ -109,14 +106,6 @@ impl Control {
         }
         self.note("start a worker", &failed);
         self.lose(Cause::WorkerDied, now);
-    }
-
-    fn allocated(&mut self, id: VolumeId, allocation: Allocation, now: Instant) {
-        let Some(volume) = self.volumes.by_id(id) else { return };
-        let blocks = volume.size().div_ceil(1 << volume.facts().block_size_shift);
-        if u64::from(allocation.block) < blocks {
-            self.allocations.heard(id, allocation, now);
-        }
     }
 
     /// The sheep of the session that is, or was last.

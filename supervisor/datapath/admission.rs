@@ -126,6 +126,9 @@ impl<R> State<R> {
         match (self.table.get_mut(start.tag), present) {
             (Some(entry), Some(_)) if entry.stage == Stage::Filling(generation) => {
                 entry.stage = Stage::Told(generation, start.slot);
+                if let Some(slot) = start.slot.filter(|_| start.request.is_write()) {
+                    self.told.note(generation, start.request, slot);
+                }
                 (Told::Now, Vec::new())
             }
             (Some(_), _) => (Told::Later, Vec::new()),

@@ -57,6 +57,7 @@ impl<R> State<R> {
 
     fn free(&mut self, slot: Option<Slot>) {
         if let (Some(worker), Some(slot)) = (&mut self.worker, slot) {
+            self.told.over(slot);
             worker.slots.give_back(slot.raw);
         }
     }

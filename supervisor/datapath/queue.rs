@@ -6,10 +6,12 @@
 
 use super::blocked::{Blocked, Blocker};
 use super::counters::Counters;
+use super::told::Told;
 use crate::claims::Claims;
 use crate::fence::{Fences, Object};
 use crate::inflight::{InFlight, Kind, Payload, Request, Slot, Stage};
 use crate::link::Link;
+use crate::state::Records;
 use sheepfs::ipc::{Slots, Tag, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +28,7 @@ pub struct State<R> {
     pub(super) blocked: Blocked,
     pub(super) claims: Claims,
     pub(super) fences: Fences,
+    pub(super) told: Told,
     /// The write that creates an object, from the worker's word to the write's end.
     pub(super) creating: BTreeMap<Object, Tag>,
     /// Objects whose index entries a worker writes again after a snapshot.
@@ -77,7 +80,7 @@ pub struct Start {
 pub type Started = Vec<(Start, Payload)>;
 impl<R> State<R> {
     /// Nothing yet. Fences will last `fence_time` at most.
-    pub fn new(fence_time: Option<Duration>) -> Self {
+    pub fn new(fence_time: Option<Duration>, told: Records<3>) -> Self {
         Self {
             worker: None,
             table: InFlight::default(),
@@ -85,6 +88,7 @@ impl<R> State<R> {
             blocked: Blocked::default(),
             claims: Claims::default(),
             fences: Fences::new(fence_time),
+            told: Told(told),
             creating: BTreeMap::new(),
             repairing: BTreeSet::new(),
             names: BTreeMap::new(),

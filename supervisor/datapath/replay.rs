@@ -37,6 +37,7 @@ pub enum Pace {
 impl<R> State<R> {
     /// Requests go to that worker from now on, the oldest first.
     pub fn connect(&mut self, link: Arc<Link>, pace: Pace) -> Started {
+        self.told.forget();
         self.worker = Some(Worker::new(link));
         self.refusing = false;
         self.single = pace == Pace::Single && !self.suspects.is_empty();

@@ -4,11 +4,15 @@
 use super::SheepFs;
 use crate::attr::{CONTROL_TTL, VOLUME_TTL};
 use crate::events::Event;
+use crate::settings::LocalFile;
 use crate::status::Data;
-use crate::texts::{CONTROL_OPEN, NO_TEXT};
+use crate::texts::{self, CONTROL_OPEN, NO_TEXT};
 use crate::tree::{self, File, Node, VOLUME_INO};
 use crate::volumes::Volume;
-use fuser::{Errno, FileAttr, FopenFlags, INodeNo, OpenAccMode, ReplyOpen, ReplyWrite};
+use fuser::{
+    Errno, FileAttr, FileHandle, FopenFlags, INodeNo, OpenAccMode, ReplyData, ReplyOpen,
+    ReplyWrite, RequestId,
+};
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -51,47 +55,84 @@ impl SheepFs {
         Some(INodeNo(ino))
     }
 
-    pub fn open_volume(&self, volume: &Volume, writing: bool, reply: ReplyOpen) {
+    pub fn open_volume(
+        &self,
+        volume: &Volume,
+        writing: bool,
+        handle: FileHandle,
+        reply: ReplyOpen,
+    ) {
         if writing && volume.facts().snapshot {
             return reply.error(Errno::EROFS);
         }
-        volume.opened();
+        if self.handles.open(handle, volume).is_err() {
+            return reply.error(Errno::ENFILE);
+        }
         // Counted first, looked up again afterwards: a detach removes first and
         // counts afterwards, so one of both sees the other.
         if self.volume(INodeNo(volume.ino)).is_none_or(|found| found.id != volume.id) {
-            if volume.closed() {
+            if self.handles.close(handle) == Some(true) {
                 self.events.tell(Event::Closed);
             }
             return reply.error(Errno::ENOENT);
         }
         let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
         let cached = self.shared.page_cache();
-        reply.opened(NO_TEXT, if cached { FopenFlags::empty() } else { direct });
+        reply.opened(handle, if cached { FopenFlags::empty() } else { direct });
     }
 
-    pub fn open_file(&self, file: File, mode: OpenAccMode, reply: ReplyOpen) {
+    pub fn open_file(&self, file: File, mode: OpenAccMode, handle: FileHandle, reply: ReplyOpen) {
         let reading = mode != OpenAccMode::O_WRONLY;
         let writing = mode != OpenAccMode::O_RDONLY;
         if reading && !file.is_readable() || writing && file.writable().is_none() {
             return reply.error(Errno::EACCES);
         }
         match file {
-            File::Report(file) => self.events.tell(Event::OpenReport { file, reply }),
+            File::Report(file) => self.events.tell(Event::OpenReport { file, handle, reply }),
             File::Local(file) if reading => {
-                let (in_flight, counters) = (self.data.in_flight(), self.data.counters());
-                let text = self.shared.text_of(file, &Data { in_flight, counters });
-                reply.opened(self.texts.open(text), CONTROL_OPEN);
+                self.texts.open(handle, self.text_of(file));
+                reply.opened(handle, CONTROL_OPEN);
             }
             File::Local(_) | File::Mount | File::Unmount => reply.opened(NO_TEXT, CONTROL_OPEN),
         }
     }
 
-    pub fn write_line(&self, file: File, bytes: &[u8], reply: ReplyWrite) {
+    /// A handle of ours has its text. One that a predecessor gave gets a new one.
+    pub fn read_file(
+        &self,
+        file: File,
+        handle: FileHandle,
+        offset: u64,
+        len: u32,
+        reply: ReplyData,
+    ) {
+        if let Some(text) = self.texts.get(handle) {
+            return reply.data(texts::slice(&text, offset, len));
+        }
+        match file {
+            File::Local(file) => {
+                let text = self.texts.open(handle, self.text_of(file));
+                reply.data(texts::slice(&text, offset, len));
+            }
+            File::Report(file) => {
+                self.events.tell(Event::ReadReport { file, handle, offset, len, reply });
+            }
+            File::Mount | File::Unmount => reply.error(Errno::EACCES),
+        }
+    }
+
+    fn text_of(&self, file: LocalFile) -> Vec<u8> {
+        let (in_flight, counters) = (self.data.in_flight(), self.data.counters());
+        self.shared.text_of(file, &Data { in_flight, counters })
+    }
+
+    pub fn write_line(&self, file: File, bytes: &[u8], request: RequestId, reply: ReplyWrite) {
         match file.writable() {
             None => reply.error(Errno::EACCES),
             Some(_) if bytes.len() > LINE_LEN_MAX => reply.error(Errno::EINVAL),
             Some(file) => {
-                self.events.tell(Event::ControlWrite { file, bytes: bytes.to_vec(), reply });
+                let bytes = bytes.to_vec();
+                self.events.tell(Event::ControlWrite { file, bytes, request, reply });
             }
         }
     }

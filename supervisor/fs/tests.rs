@@ -12,6 +12,7 @@ use crate::fake::{self, FakeWorker};
 use crate::link::Link;
 use crate::mount::{Mount, MountOptions, MountPoint, SOURCE};
 use crate::session::Session;
+use crate::state::State;
 use crate::texts::CONTROL_OPEN;
 use crate::volumes::{Volume, Volumes};
 use sheepfs::ipc::arena::ARENA_LEN;
@@ -52,12 +53,16 @@ impl Rig {
         volumes.add(fake::volume(1, "disk", DISK_LEN, false));
         volumes.add(fake::volume(2, "disk:old", DISK_LEN, true));
         let sheep = "127.0.0.1:7000".parse().unwrap();
-        let shared = Arc::new(Shared::new(sheep, false, false, volumes));
+        let shared = Arc::new(Shared::alone(sheep, volumes));
         let (tell, told) = channel();
         let filesystem = SheepFs {
             shared: shared.clone(),
             data: Arc::default(),
             texts: Arc::default(),
+            handles: Arc::new(Handles::new(
+                shared.volumes().clone(),
+                State::create().unwrap().handles(),
+            )),
             events: Events(tell),
             look: Look::of_user(0, 0),
         };
@@ -68,7 +73,7 @@ impl Rig {
         let point = MountPoint::check(dir.path()).unwrap();
         let options = MountOptions { source: SOURCE.to_owned(), allow_other: true };
         let (mount, device) = Mount::new(&point, &options).unwrap();
-        let session = Session::start(&device, filesystem).unwrap();
+        let (session, _) = Session::start(&device, filesystem).unwrap();
         mount.raise_read_ahead();
         drop(device);
         let (line, lines) = channel();
@@ -138,12 +143,13 @@ impl Control {
     /// Whether the mount has ended.
     fn ends_with(&self, event: Event) -> bool {
         match event {
-            Event::OpenReport { file, reply } => {
+            Event::OpenReport { file, handle, reply } => {
                 // Long enough to take several reads.
                 let text = format!("{file:?}\n").repeat(20_000);
-                reply.opened(self.texts.open(text), CONTROL_OPEN);
+                self.texts.open(handle, text);
+                reply.opened(handle, CONTROL_OPEN);
             }
-            Event::ControlWrite { file, bytes, reply } => {
+            Event::ControlWrite { file, bytes, reply, .. } => {
                 let text = String::from_utf8_lossy(&bytes);
                 self.line.send(format!("{file:?} {}", text.trim())).unwrap();
                 match text.trim() {

@@ -39,6 +39,19 @@ impl MountPoint {
         Err(refusal(written, nix::errno::Errno::ELOOP.into()))
     }
 
+    /// Where a predecessor of this process has mounted.
+    pub fn of_predecessor(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Whether a path that the user wrote means this one. Its last part is not touched.
+    ///
+    /// # Errors
+    /// When that can't be told.
+    pub fn is_meant_by(&self, written: &Path) -> Result<bool, MountError> {
+        Ok(resolve_parent(&absolute(written)?)? == self.0)
+    }
+
     /// The path.
     pub fn path(&self) -> &Path {
         &self.0

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// How long the end waits for an unmounting whose data is cut off.
 const UNMOUNT_TIME: Duration = Duration::from_secs(2);
 /// How long the workers may take to end by themselves.
-const WORKER_STOP_SECONDS: u64 = 5;
+pub(super) const WORKER_STOP_SECONDS: u64 = 5;
 
 impl Shell {
     pub(super) fn start_worker(&mut self, generation: u64) -> Result<(), SpawnError> {

@@ -300,8 +300,6 @@ fn an_allocation_said_just_before_a_swap_is_kept() {
     wish(&mut running, "127.0.0.1:7001\n");
     let (tag, _) = check(&mut running);
     running.spare_says(FromWorker::Checked { tag, outcome: Ok(cluster(CTIME)) });
-    // The data path has heard the Done; the control loop has not yet come to the Allocated
-    // that the worker said before it.
     running.apply(Input::DataDrained);
     let allocation = Allocation { block: 5, owner: 7 };
     running.says(FromWorker::Allocated { volume: volume.id, allocation });

@@ -84,7 +84,7 @@ struct World {
 impl World {
     fn new(fence_time: Option<Duration>) -> Self {
         let mut world = Self {
-            state: State::new(fence_time),
+            state: State::new(fence_time, crate::state::State::create().unwrap().told()),
             link: None,
             generation: 0,
             gateway: SocketAddr::from(([127, 0, 0, 1], 7000)),

@@ -1,0 +1,83 @@
+//! The beginning: whether there is a mount to be taken over, and whether that can be.
+//!
+//! Nothing is asked of the kernel, and nothing is ended, before all of it is known to
+//! be possible.
+
+use crate::exit::Failed;
+use crate::mount::{Mount, MountPoint};
+use crate::notify::Inherited;
+use crate::state::{Saved, SavedMount, State, StateError};
+use nix::unistd::dup;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// What a predecessor left, all of it usable.
+#[derive(Debug)]
+pub struct Estate {
+    /// Its memory.
+    pub state: State,
+    /// What is in it.
+    pub saved: Saved,
+    /// Its mount.
+    pub mount: Mount,
+    /// The device that serves the mount.
+    pub device: OwnedFd,
+}
+
+/// How a supervisor begins.
+#[derive(Debug)]
+pub enum Beginning {
+    /// With nothing.
+    Fresh,
+    /// With the mount of a predecessor.
+    TakeOver(Box<Estate>),
+}
+
+impl Beginning {
+    /// From what the manager kept, for the mount point that the user wrote.
+    ///
+    /// # Errors
+    /// When there is a mount, and this build can't go on with it.
+    pub fn of(inherited: Inherited, wanted: &Path) -> Result<Self, Failed> {
+        let (device, state) = match inherited {
+            Inherited { device: Some(device), state: Some(state) } => (device, state),
+            Inherited { device: None, state: None } => return Ok(Self::Fresh),
+            Inherited { .. } => {
+                tracing::warn!("the process before ended before its mount was complete");
+                return Ok(Self::Fresh);
+            }
+        };
+        let refused = |cause| Failed::State { point: wanted.to_owned(), cause };
+        let (state, saved) = State::open(state).map_err(refused)?;
+        let Some(mounted) = &saved.mount else { return Ok(Self::Fresh) };
+        refuse_other(mounted, wanted)?;
+        let Some(mount) = Mount::adopt(mounted)? else {
+            tracing::warn!(point = %mounted.point.display(), "the mount that was kept is gone; mounting afresh");
+            return Ok(Self::Fresh);
+        };
+        mounted.handshake.check()?;
+        Ok(Self::TakeOver(Box::new(Estate { state, saved, mount, device })))
+    }
+}
+
+fn refuse_other(mounted: &SavedMount, wanted: &Path) -> Result<(), Failed> {
+    let kept = MountPoint::of_predecessor(mounted.point.clone());
+    if kept.is_meant_by(wanted)? {
+        return Ok(());
+    }
+    Err(Failed::OtherPoint { kept: mounted.point.clone(), wanted: wanted.to_owned() })
+}
+
+/// `--check-state`: whether this build could go on with the state on stdin.
+///
+/// # Errors
+/// When it could not.
+pub fn check_state() -> Result<(), Failed> {
+    let stdin = dup(io::stdin()).map_err(|errno| StateError::from(io::Error::from(errno)))?;
+    let (_, saved) = State::open(stdin)?;
+    match saved.mount {
+        Some(mounted) => Ok(mounted.handshake.check()?),
+        None => Ok(()),
+    }
+}
