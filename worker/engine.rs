@@ -75,7 +75,10 @@ impl Engine {
         match message {
             // Pings are answered by the session, and connecting is over before there
             // is an engine.
-            ToWorker::Connect { .. } | ToWorker::Check { .. } | ToWorker::Ping { .. } => {}
+            ToWorker::Connect { .. }
+            | ToWorker::Check { .. }
+            | ToWorker::Noted
+            | ToWorker::Ping { .. } => {}
             ToWorker::Attach { tag, volume, name, lock_sent } => {
                 let (mut io, _) = self.context(around);
                 let attach = Attach::begin(tag, volume, &name, lock_sent, &mut io);

@@ -7,7 +7,9 @@
 //! A turn takes replies, then messages, then says what follows from them, and only
 //! then sends requests. So what the supervisor must know before a request leaves, that
 //! an object is created or a lock asked for, is in the kernel by then and outlives
-//! this process. While the channel is full, no request is given to a connection.
+//! this process. While the channel is full, no request is given to a connection. What
+//! must outlive the supervisor too, a lock that is asked for or an index entry that is
+//! repaired, waits besides until the supervisor says that it is noted.
 
 use crate::context::Wire;
 use crate::engine::{Engine, Surroundings};
@@ -52,6 +54,8 @@ pub struct Session {
     errands: Errands,
     /// The cluster, until the supervisor is told of it.
     opening: Option<ClusterFacts>,
+    /// Words that the supervisor has not noted yet.
+    unnoted: usize,
 }
 
 /// What is left of a session.
@@ -95,7 +99,7 @@ impl Session {
     ) -> Self {
         let errands = Errands::new(plan, &cluster, now);
         let engine = Engine::new(cache_bytes);
-        Self { link, sheep, engine, errands, opening: Some(cluster) }
+        Self { link, sheep, engine, errands, opening: Some(cluster), unnoted: 0 }
     }
 
     /// Serves until the end, and says why it came.
@@ -120,6 +124,7 @@ impl Session {
             }
             lost = self.tick(&mut out, now);
         }
+        self.unnoted += out.iter().filter(|word| must_be_noted(word)).count();
         self.link.say(out);
         if lost.is_ok()
             && !self.errands.is_opening(now)
@@ -174,12 +179,14 @@ impl Session {
         let wire = &mut Outgoing(&mut self.sheep);
         for _ in 0..MESSAGES_MAX {
             let Some(message) = self.link.receive()? else { break };
-            if let ToWorker::Ping { number } = message {
-                out.push(FromWorker::Pong { number });
-                continue;
+            match message {
+                ToWorker::Ping { number } => out.push(FromWorker::Pong { number }),
+                ToWorker::Noted => self.unnoted = self.unnoted.saturating_sub(1),
+                message => {
+                    let around = &mut Surroundings { wire, out, arena: &self.link.arena, now };
+                    self.engine.message(message, around);
+                }
             }
-            let around = &mut Surroundings { wire, out, arena: &self.link.arena, now };
-            self.engine.message(message, around);
         }
         Ok(())
     }
@@ -192,7 +199,7 @@ impl Session {
 
     /// Sends requests, once all that is to be known before is in the channel.
     fn send_requests(&mut self, now: Instant) -> Result<(), LostReason> {
-        if self.link.is_clear() && !self.errands.hold_requests(now) {
+        if self.link.is_clear() && self.unnoted == 0 && !self.errands.hold_requests(now) {
             self.sheep.dispatch(self.errands.hold_changes(), now);
         }
         self.errands.note_sent(&self.sheep, now);
@@ -219,6 +226,10 @@ impl Session {
         let own = [self.engine.next_deadline(), self.sheep.next_deadline()];
         own.into_iter().chain([self.errands.next_deadline(now), tell]).flatten().min()
     }
+}
+
+fn must_be_noted(word: &FromWorker) -> bool {
+    matches!(word, FromWorker::LockSent { .. } | FromWorker::Repairing { .. })
 }
 
 #[cfg(test)]

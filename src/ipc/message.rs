@@ -153,6 +153,9 @@ pub enum ToWorker {
         /// Bytes.
         cache_bytes: u64,
     },
+    /// One [`FromWorker::LockSent`] or [`FromWorker::Repairing`] is written down where it
+    /// outlives the supervisor too.
+    Noted,
     /// Are you alive? Answered by [`FromWorker::Pong`] at once, at any time.
     Ping {
         /// Comes back.
@@ -220,8 +223,9 @@ pub enum FromWorker {
         block: u32,
     },
     /// An index entry that a snapshot lost is about to be written again. Said before
-    /// that leaves for the sheep: until the volume has [`FromWorker::Moved`], the
-    /// entry's object is one that a late copy of the request may change.
+    /// that leaves for the sheep, which waits for [`ToWorker::Noted`]: until the volume
+    /// has [`FromWorker::Moved`], the entry's object is one that a late copy of the
+    /// request may change.
     Repairing {
         /// The volume.
         volume: VolumeId,
@@ -243,7 +247,8 @@ pub enum FromWorker {
         /// How long ago the header was asked for, in milliseconds.
         age_ms: u32,
     },
-    /// A lock request is about to leave for the sheep in use. Said before it does.
+    /// A lock request is about to leave for the sheep in use. Said before it does,
+    /// which waits for [`ToWorker::Noted`].
     LockSent {
         /// The volume.
         volume: VolumeId,

@@ -78,11 +78,13 @@ impl Control {
                     let gateways = known.entry(volume).or_default();
                     *gateways = gateways.with(sheep);
                 }
+                self.send(ToWorker::Noted);
             }
             // The link passes them to the data path.
             FromWorker::Creating { .. } | FromWorker::Allocated { .. } => {}
             FromWorker::Repairing { volume, block } => {
                 self.repairing.insert(volume, block);
+                self.send(ToWorker::Noted);
             }
             message @ (FromWorker::Hello { .. }
             | FromWorker::Checked { .. }

@@ -43,10 +43,13 @@ impl Game {
         }
     }
 
-    /// Turns until something like that was said.
+    /// Notes what must be noted, and turns until something like that was said.
     fn until(&mut self, which: impl Fn(&FromWorker) -> bool) {
         loop {
+            let before = self.heard.len();
             self.hear();
+            let new = self.heard[before..].iter().filter(|word| must_be_noted(word)).count();
+            (0..new).for_each(|_| self.tell(&ToWorker::Noted));
             if self.heard.iter().any(&which) {
                 return;
             }
@@ -237,7 +240,7 @@ fn a_full_channel_holds_requests_back() {
 }
 
 #[test]
-fn nothing_is_sent_before_the_lock_is_announced() {
+fn nothing_is_sent_before_the_lock_is_announced_and_noted() {
     let sheep = FakeSheep::start();
     let mut game = Game::patient(&sheep, Vec::new());
     game.until(members);
@@ -245,4 +248,12 @@ fn nothing_is_sent_before_the_lock_is_announced() {
     game.session.turn().unwrap();
     game.hear();
     assert_eq!(game.heard.last(), Some(&FromWorker::LockSent { volume: VolumeId(1) }));
+    for number in 0..10 {
+        game.tell(&ToWorker::Ping { number });
+        game.session.turn().unwrap();
+        assert!(game.session.sheep.is_idle(), "a lock was asked for before that was noted");
+    }
+    game.tell(&ToWorker::Noted);
+    game.until(done(1));
+    assert_eq!(sheep.count(Opcode::LockVdi), 1);
 }

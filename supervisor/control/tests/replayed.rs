@@ -10,6 +10,7 @@ fn an_attach_is_asked_again_with_the_gateway_where_its_lock_may_be() {
     let caller = running.write(WritableFile::Mount, "a");
     let [ToWorker::Attach { volume, .. }] = running.sent()[..] else { panic!() };
     running.says(FromWorker::LockSent { volume });
+    assert_eq!(running.sent(), [ToWorker::Noted]);
     running.lose(LostReason::Disconnected);
     assert_eq!(running.answer(caller), None);
     running.reach();
