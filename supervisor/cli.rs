@@ -5,7 +5,7 @@ use clap::{Parser, ValueEnum};
 use sheepfs::address::{DEFAULT_PORT, SheepAddress, parse_port};
 use sheepfs::size::parse_size;
 use sheepfs::wire::name::{NameError, VdiName, VolumeName};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -151,6 +151,16 @@ impl Options {
         match (options.address.port, options.port) {
             (Some(one), Some(other)) if one != other => Err(two_ports(one, other)),
             _ => Ok(options),
+        }
+    }
+
+    /// The same, with all paths taken as written in `directory`.
+    #[must_use]
+    pub fn below(&self, directory: &Path) -> Self {
+        Self {
+            mount_point: directory.join(&self.mount_point),
+            local: self.local.as_ref().map(|local| directory.join(local)),
+            ..self.clone()
         }
     }
 

@@ -14,7 +14,10 @@ mod inherited;
 #[cfg(test)]
 mod tests;
 
-#[expect(unused_imports, reason = "the take-over that calls it comes next")]
+#[cfg_attr(
+    not(test),
+    expect(unused_imports, reason = "the take-over that calls it comes next")
+)]
 pub use inherited::{Inherited, inherited};
 
 use address::Address;
