@@ -19,6 +19,10 @@
 //!   known of the attached VDIs' indexes, and the object cache. It opens no file
 //!   and holds nothing that can't be lost. It lives for one sheep session: when
 //!   its sheep is gone it says so and ends, and the supervisor starts another.
+//! - The **keeper** is the process that `sheepfs MOUNTPOINT` leaves in the background. It
+//!   starts the supervisor and, when that dies, the next one; it keeps the descriptors
+//!   that it is given, and does nothing else. They speak the protocol that services
+//!   speak with systemd (sd_notify(3)).
 //! - **minisheep** ([`minisheep`]) is a sheep of one node that keeps objects in a
 //!   directory: for a first try, for tests, for benchmarks. Gateways in front of it
 //!   ([`minisheep::gateway`]) pass for the nodes of a cluster. Its command-line twin
@@ -66,6 +70,7 @@
 //! | the sheep | the worker says so and ends; as above, on the next candidate |
 //! | the network, or a sheep that hangs | a request without progress for the I/O time-out and a probe that fails too are taken for the sheep's death |
 //! | the supervisor | the worker and a minisheep of `--local` die with it; the mount answers ENOTCONN until it is unmounted |
+//! | the keeper | nothing: the supervisor goes on |
 //!
 //! Applications see a pause. What makes that true, in the order in which it happens:
 //!

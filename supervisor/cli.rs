@@ -167,6 +167,16 @@ impl Options {
         self.mount_point.as_deref().unwrap_or(Path::new(""))
     }
 
+    /// The same, with all paths taken as written in `directory`.
+    #[must_use]
+    pub fn below(&self, directory: &Path) -> Self {
+        Self {
+            mount_point: self.mount_point.as_ref().map(|point| directory.join(point)),
+            local: self.local.as_ref().map(|local| directory.join(local)),
+            ..self.clone()
+        }
+    }
+
     /// Whether it stays in the foreground.
     pub fn in_foreground(&self) -> bool {
         self.foreground || self.debug

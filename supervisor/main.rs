@@ -20,6 +20,7 @@ mod fence;
 mod fs;
 mod handles;
 mod inflight;
+mod keeper;
 mod kernel_limits;
 mod link;
 mod local;
@@ -40,11 +41,16 @@ mod tree;
 mod volumes;
 mod words;
 
+use background::Role;
 use cli::Options;
 use exit::{Failed, Status};
 use std::process;
 
 fn main() {
+    if Role::of_this_process() == Role::Starting {
+        // Before descriptors are kept from what it starts: those are for it.
+        process::exit(say(&keeper::become_supervisor().into()) as i32);
+    }
     descriptors::keep_from_children();
     let status = match Options::read(std::env::args_os()) {
         Err(error) => say_usage(&error),

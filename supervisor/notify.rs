@@ -176,7 +176,7 @@ impl Manager {
     /// Gives the manager a descriptor to keep, whatever becomes of us. It does not
     /// watch it (`FDPOLL=0`, hazard 30). It came to be kept only when a
     /// [`Manager::barrier`] after it succeeded. systemd keeps several of one name,
-    /// the keeper the last one.
+    /// unless they are one open file, and the keeper the last one: so never two.
     ///
     /// # Errors
     /// When it could not be sent.

@@ -1,8 +1,8 @@
 //! From the command line to a running mount: what is made in which order, in the
-//! foreground and in the background.
+//! foreground, and by which process in the background.
 
 use crate::attr::Look;
-use crate::background::{self, Outcome};
+use crate::background::{self, Outcome, Role};
 use crate::candidates::{self, Candidates, Dice, ResolveError, oddity};
 use crate::cli::Options;
 use crate::control::run::{Parts, Shell};
@@ -10,6 +10,7 @@ use crate::control::{Wishes, volumes_of};
 use crate::events::Events;
 use crate::exit::{Failed, Status};
 use crate::handles::Handles;
+use crate::keeper;
 use crate::kernel_limits;
 use crate::local::Local;
 use crate::mount::{MountOptions, MountPoint, SOURCE};
@@ -33,11 +34,19 @@ pub fn start(options: &Options) -> Result<Status, Failed> {
         logging::start(Sink::Stderr, options.debug);
         return serve(options, Sink::Stderr);
     }
-    if background::is_second() {
-        background::leave_session()?;
-        logging::start(Sink::Journal, options.debug);
-        return serve(options, Sink::Journal);
+    match Role::of_this_process() {
+        Role::First => start_again(),
+        Role::Keeper => keeper::run(options),
+        Role::Starting | Role::Supervisor => {
+            logging::start(Sink::Journal, options.debug);
+            let options = options.below(Path::new(&background::directory_of_paths()));
+            // In a later life nobody has our stderr any more.
+            serve(&options, Sink::Journal).inspect_err(|failed| tracing::error!("{failed}"))
+        }
     }
+}
+
+fn start_again() -> Result<Status, Failed> {
     match background::start_again()? {
         Outcome::Ready => Ok(Status::Ok),
         // It has said why on stderr, which it shares with us.

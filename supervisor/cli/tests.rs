@@ -8,6 +8,10 @@ fn read(line: &str) -> Result<Options, clap::Error> {
     Options::read(line.split_whitespace().map(Into::into))
 }
 
+fn refused_words(words: &[&str]) -> ErrorKind {
+    Options::read(words.iter().map(Into::into)).unwrap_err().kind()
+}
+
 fn refused(line: &str) -> ErrorKind {
     read(line).map(|options| panic!("{line} means {options:?}")).unwrap_err().kind()
 }
@@ -116,6 +120,21 @@ fn options_that_need_or_exclude_each_other_are_refused() {
     assert_eq!(refused("sheepfs --create a:1G /mnt"), ErrorKind::MissingRequiredArgument);
     assert_eq!(refused("sheepfs --local d -a host /mnt"), ErrorKind::ArgumentConflict);
     assert_eq!(refused("sheepfs --local d -p 7000 /mnt"), ErrorKind::ArgumentConflict);
+}
+
+#[test]
+fn paths_are_taken_as_written_in_a_directory() {
+    let below = |line: &str| {
+        let options = Options::read(line.split(' ').map(Into::into)).unwrap();
+        options.below(Path::new("/home/user"))
+    };
+    let options = below("sheepfs --local data mount");
+    assert_eq!(options.mount_point(), Path::new("/home/user/mount"));
+    assert_eq!(options.local.as_deref(), Some(Path::new("/home/user/data")));
+    assert_eq!(below("sheepfs /mnt").mount_point(), Path::new("/mnt"));
+    // No path at all would be the directory itself.
+    assert_eq!(refused_words(&["sheepfs", ""]), ErrorKind::InvalidValue);
+    assert_eq!(refused_words(&["sheepfs", "--local", "", "/mnt"]), ErrorKind::InvalidValue);
 }
 
 #[test]

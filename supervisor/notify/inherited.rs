@@ -27,15 +27,24 @@ pub fn inherited() -> io::Result<Inherited> {
 }
 
 impl Inherited {
-    /// By their names. Of several with one name the last is the newest, and the
-    /// others are closed; so is what is not ours.
+    /// By their names; what is not ours is closed. Of several with one name the first
+    /// is taken, and the others are closed: systemd hands on the newest first, though
+    /// not after it was started anew itself, so nobody should store two.
     fn sorted(stored: impl IntoIterator<Item = (OwnedFd, String)>) -> Self {
         let mut sorted = Self::default();
         for (fd, name) in stored {
-            match StoredName::of_word(&name) {
-                Some(StoredName::Device) => sorted.device = Some(fd),
-                Some(StoredName::State) => sorted.state = Some(fd),
-                None => tracing::warn!(name, "the service manager kept what is not ours; closed"),
+            let place = match StoredName::of_word(&name) {
+                Some(StoredName::Device) => &mut sorted.device,
+                Some(StoredName::State) => &mut sorted.state,
+                None => {
+                    tracing::warn!(name, "the service manager kept what is not ours; closed");
+                    continue;
+                }
+            };
+            if place.is_some() {
+                tracing::warn!(name, "the service manager kept several of this name; closed");
+            } else {
+                *place = Some(fd);
             }
         }
         sorted
@@ -58,16 +67,16 @@ mod tests {
     }
 
     #[test]
-    fn each_is_known_by_its_name_and_the_last_of_a_name_wins() {
+    fn each_is_known_by_its_name_and_the_first_of_a_name_is_taken() {
         let (mut older, first) = pipe().unwrap();
         let (mut strange, other) = pipe().unwrap();
         let newer = tempfile::tempfile().unwrap();
         let state = tempfile::tempfile().unwrap();
         let inherited = Inherited::sorted([
-            named(first, "sheepfs-device"),
+            named(newer.try_clone().unwrap(), "sheepfs-device"),
             named(state.try_clone().unwrap(), "sheepfs-state"),
             named(other, "stored"),
-            named(newer.try_clone().unwrap(), "sheepfs-device"),
+            named(first, "sheepfs-device"),
         ]);
         assert!(is_closed(&mut older) && is_closed(&mut strange));
         File::from(inherited.device.unwrap()).set_len(7).unwrap();

@@ -112,10 +112,11 @@ impl Shell {
         self.ask_again(&session, has_resend);
         session.serve(self.parts.events.clone())?;
         tracing::info!(point = %mount.point().display(), "mounted");
-        self.say_serving();
         if self.parts.in_background {
-            background::say_ready()?;
+            // First, since `$(sheepfs …)` waits for whoever has its pipe open.
+            background::let_go()?;
         }
+        self.say_serving();
         Ok(())
     }
 
