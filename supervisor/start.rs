@@ -17,7 +17,7 @@ use crate::signals;
 use crate::spawn::Workers;
 use crate::volumes::Volumes;
 use nix::unistd::{getgid, getuid};
-use sheepfs::logging::{self, Sink};
+use sheepfs::logging::{self, Filter, Sink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -25,13 +25,14 @@ use std::sync::mpsc;
 /// Runs the command to its end, or until the mount is ready in the background.
 pub fn start(options: &Options) -> Result<Status, Failed> {
     if options.in_foreground() {
-        logging::start(Sink::Stderr, options.debug);
-        return serve(options, Sink::Stderr);
+        let sink = Sink::of_foreground();
+        start_log(options, sink)?;
+        return serve(options, sink);
     }
     if background::is_second() {
         background::leave_session()?;
-        logging::start(Sink::Journal, options.debug);
-        return serve(options, Sink::Journal);
+        start_log(options, Sink::Background)?;
+        return serve(options, Sink::Background);
     }
     match background::start_again()? {
         Outcome::Ready => Ok(Status::Ok),
@@ -59,13 +60,13 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
     let parts = Parts {
         shared,
         events,
-        workers: Workers::new(sink, options.debug),
+        workers: Workers::new(sink),
         io_timeout: options.io_timeout,
         fence_time: options.fence_time(),
         point,
         options: MountOptions { source: SOURCE.to_owned(), allow_other: options.allow_other },
         look: look(options),
-        in_background: sink == Sink::Journal,
+        in_background: sink == Sink::Background,
     };
     let wishes = Wishes {
         candidates,
@@ -81,6 +82,12 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
     let outcome = Shell::new(parts, wishes).run(&receiver);
     drop(local);
     outcome.map(|()| Status::Ok)
+}
+
+fn start_log(options: &Options, sink: Sink) -> Result<(), Failed> {
+    let file = options.log_filter_file.as_deref().map(absolute).transpose()?;
+    logging::start(sink, Filter::new(options.debug, file));
+    Ok(())
 }
 
 fn start_local(options: &Options) -> Result<Option<Local>, Failed> {

@@ -18,6 +18,7 @@ use crate::poller::poll_until;
 use crate::sheep::{ConnectionId, Sheep};
 use nix::errno::Errno;
 use sheepfs::ipc::{ChannelError, ClusterFacts, FromWorker, LostReason, Span, ToWorker};
+use sheepfs::logging;
 use sheepfs::wire::Request;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -174,12 +175,14 @@ impl Session {
         let wire = &mut Outgoing(&mut self.sheep);
         for _ in 0..MESSAGES_MAX {
             let Some(message) = self.link.receive()? else { break };
-            if let ToWorker::Ping { number } = message {
-                out.push(FromWorker::Pong { number });
-                continue;
+            match message {
+                ToWorker::Ping { number } => out.push(FromWorker::Pong { number }),
+                ToWorker::LogFilter { filter } => logging::set_filter(&filter),
+                message => {
+                    let around = &mut Surroundings { wire, out, arena: &self.link.arena, now };
+                    self.engine.message(message, around);
+                }
             }
-            let around = &mut Surroundings { wire, out, arena: &self.link.arena, now };
-            self.engine.message(message, around);
         }
         Ok(())
     }

@@ -153,6 +153,12 @@ pub enum ToWorker {
         /// Bytes.
         cache_bytes: u64,
     },
+    /// Log from now on what that filter lets through, in the syntax of
+    /// `tracing-subscriber`. At most [`crate::logging::FILTER_LEN_MAX`] bytes.
+    LogFilter {
+        /// The filter.
+        filter: String,
+    },
     /// Are you alive? Answered by [`FromWorker::Pong`] at once, at any time.
     Ping {
         /// Comes back.

@@ -253,7 +253,7 @@ impl Shell {
         if ready.is_err() {
             drop(device);
             if let Err(error) = mount.unmount() {
-                tracing::error!("{error}");
+                tracing::error!(errno = error.errno(), "{error}");
             }
         }
         self.mount = Some(Arc::new(mount));
@@ -274,11 +274,13 @@ impl Shell {
         let Some(mount) = self.mount.clone() else { return };
         let unmount = move || match mount.unmount() {
             Ok(how) => tracing::info!(?how, "unmounted"),
-            Err(error) => tracing::error!("{error}"),
+            Err(error) => tracing::error!(errno = error.errno(), "{error}"),
         };
         match thread::Builder::new().name("unmount".to_owned()).spawn(unmount) {
             Ok(thread) => self.unmounting = Some(thread),
-            Err(error) => tracing::error!("cannot unmount: {error}"),
+            Err(error) => {
+                tracing::error!(errno = error.raw_os_error(), "cannot unmount: {error}");
+            }
         }
     }
 }

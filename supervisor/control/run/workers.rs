@@ -6,6 +6,7 @@ use crate::control::Input;
 use crate::events::Event;
 use crate::link::Link;
 use crate::spawn::{SpawnError, Started};
+use nix::errno::Errno;
 use sheepfs::address::SheepAddress;
 use sheepfs::ipc::ToWorker;
 use sheepfs::ipc::message::{BUILD, WATCHED_MAX};
@@ -48,7 +49,7 @@ impl Shell {
     pub(super) fn send(&mut self, generation: u64, message: ToWorker) {
         match &message {
             ToWorker::Detach { volume, .. } if self.data.is_fenced(*volume) => {
-                tracing::info!(volume = volume.0, "a detach waits for the volume's fences");
+                tracing::info!(volume_id = volume.0, "a detach waits for the volume's fences");
                 self.unripe_detaches.push((generation, message));
             }
             _ => self.tell(generation, message),
@@ -110,7 +111,11 @@ impl Shell {
         self.data.refuse_new(true);
         match self.data.fail_all() {
             0 => {}
-            failed => tracing::error!(failed, "requests failed with an input/output error"),
+            failed => tracing::error!(
+                failed,
+                errno = Errno::EIO as i32,
+                "requests failed with an input/output error"
+            ),
         }
     }
 
