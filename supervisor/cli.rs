@@ -31,7 +31,11 @@ pub struct Options {
     #[arg(short, long)]
     pub debug: bool,
 
-    /// Stay in the foreground and log to stderr
+    /// Read from FILE what to log: a level such as debug, or directives
+    #[arg(long, value_name = "FILE")]
+    pub log_filter_file: Option<PathBuf>,
+
+    /// Stay in the foreground, and log to stderr unless that leads to the journal
     #[arg(short, long)]
     pub foreground: bool,
 
@@ -173,6 +177,7 @@ impl Options {
         Self {
             mount_point: self.mount_point.as_ref().map(|point| directory.join(point)),
             local: self.local.as_ref().map(|local| directory.join(local)),
+            log_filter_file: self.log_filter_file.as_ref().map(|file| directory.join(file)),
             ..self.clone()
         }
     }

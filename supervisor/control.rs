@@ -18,6 +18,7 @@
 //! planned failover in [`failover`], the end in [`ending`].
 
 mod again;
+mod attempt;
 mod cause;
 mod closing;
 mod ending;
@@ -45,6 +46,7 @@ use crate::candidates::Candidates;
 use crate::exit::Failed;
 use crate::settings::Shared;
 use crate::volumes::Volumes;
+use attempt::Attempt;
 use heartbeat::Heartbeat;
 use life::{Life, Spare};
 use outage::OnOutage;
@@ -301,8 +303,20 @@ impl Control {
     }
 
     /// Notes a failure in words: for the log once, and for `config/status`.
-    fn note(&self, what: &str, why: &dyn std::fmt::Display) {
-        tracing::warn!("{what}: {why}");
+    fn note(&self, what: impl Into<Attempt>, why: &dyn std::fmt::Display) {
+        self.note_errno(what, why, None);
+    }
+
+    /// As [`Self::note`], with the error of the system or the one that a program gets.
+    fn note_errno(
+        &self,
+        what: impl Into<Attempt>,
+        why: &dyn std::fmt::Display,
+        errno: Option<i32>,
+    ) {
+        let Attempt { what, volume } = what.into();
+        let volume = volume.map(tracing::field::display);
+        tracing::warn!(volume, errno, "{what}: {why}");
         self.shared.known().last_error = Some(format!("{what}: {why}"));
     }
 
@@ -313,11 +327,18 @@ impl Control {
     }
 
     /// Refuses what a caller wants, and says why, once for all who want it.
-    fn refuse(&mut self, what: &str, why: Refusal, callers: Vec<Caller>, now: Instant) {
+    fn refuse(
+        &mut self,
+        what: impl Into<Attempt>,
+        why: Refusal,
+        callers: Vec<Caller>,
+        now: Instant,
+    ) {
+        let what = what.into();
         if callers.contains(&Caller::Start) && !self.is_ending() {
-            self.end(Err(Failed::AtStart { what: what.to_owned(), why }), now);
+            self.end(Err(Failed::AtStart { what: what.what, why }), now);
         } else if !callers.is_empty() {
-            self.note(what, &why);
+            self.note_errno(what, &why, Some(why.errno() as i32));
         }
         for caller in callers {
             self.answer(caller, Answer::Refused(why.errno()));

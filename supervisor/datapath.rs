@@ -144,7 +144,7 @@ impl<R> DataPath<R> {
         drop(link);
         if !told.is_empty() {
             tracing::debug!(
-                generation,
+                worker = generation,
                 requests = told.len(),
                 fenced,
                 "requests wait for the next worker"
@@ -259,7 +259,7 @@ impl<R: Parked> DataPath<R> {
     pub fn quiet(&self, gateway: SocketAddr, said_by: u64, how: QuietReason) {
         let (free, started) = self.lock().quiet(gateway, said_by, how);
         if free > 0 {
-            tracing::info!(%gateway, ?how, objects = free, "nothing of ours runs there any more; its fences are gone");
+            tracing::info!(sheep = %gateway, ?how, objects = free, "nothing of ours runs there any more; its fences are gone");
         }
         self.launch_all(started);
     }
@@ -310,10 +310,11 @@ impl<R: Parked> DataPath<R> {
             let Request { kind, volume, offset, len, shift } = entry.request;
             tracing::error!(
                 ?kind,
-                volume = volume.0,
+                volume_id = volume.0,
                 offset,
                 len,
                 shift,
+                errno = Errno::EIO as i32,
                 "a request that ended three workers by itself fails with an input/output error; please report it"
             );
             entry.reply.fail(Errno::EIO);
@@ -409,8 +410,16 @@ fn answer<R: Parked>(
     match (outcome, slot) {
         (Err(failure), _) => {
             let Request { kind, volume, offset, len, .. } = entry.request;
-            tracing::warn!(?kind, volume = volume.0, offset, len, "a request failed: {failure}");
-            entry.reply.fail(failure.errno());
+            let errno = failure.errno();
+            tracing::warn!(
+                ?kind,
+                volume_id = volume.0,
+                offset,
+                len,
+                errno = errno as i32,
+                "a request failed: {failure}"
+            );
+            entry.reply.fail(errno);
         }
         (Ok(()), None) => entry.reply.done(&[]),
         (Ok(()), Some(slot)) => entry.reply.done(link.arena().bytes(slot.span)),

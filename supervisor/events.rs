@@ -106,6 +106,8 @@ pub enum Event {
     Unmounted,
     /// A signal asks to unmount and stop.
     Stop,
+    /// A signal asks to open the log anew.
+    Hangup,
     /// A signal asks to leave the mount to a successor.
     Leave,
     /// A signal asks to go on as the program that is installed now.

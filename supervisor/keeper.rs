@@ -35,13 +35,14 @@ pub use supervisor::become_supervisor;
 use crate::background::{BackgroundError, Role};
 use crate::cli::Options;
 use crate::exit::{Failed, Status};
+use crate::start::start_log;
 use lives::{Exit, Lives, Verdict};
 use mailbox::{Mailbox, Received};
 use message::Message;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use sheepfs::logging::{self, Sink};
+use sheepfs::logging::Sink;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
@@ -71,7 +72,7 @@ const LAST_MESSAGES: usize = 4096;
 /// In the second process: keeps the mount until it ends for good.
 pub fn run(options: &Options) -> Result<Status, Failed> {
     starter::leave_session()?;
-    logging::start(Sink::Journal, options.debug);
+    start_log(options, Sink::Background)?;
     let program = env::current_exe().map_err(|e| BackgroundError::Start("itself".to_owned(), e))?;
     // By its path: after an upgrade the next life is one of the new program.
     let supervisor = || Role::Starting.command(&program);

@@ -135,7 +135,7 @@ impl Link {
                     self.wait_for_death();
                 }
                 Err(error) => {
-                    tracing::error!(generation, "{error}; the worker is ended");
+                    tracing::error!(worker = generation, "{error}; the worker is ended");
                     events.tell(Event::WorkerBroken { generation, nonsense: true });
                     self.wait_for_death();
                     self.hear_of_changes(data);
@@ -158,7 +158,11 @@ impl Link {
                 Err(error) => return Err(error),
                 // A dead worker's words are read to the last one.
                 Ok(Heard::All) if dead => return Ok(Turn::Dead),
-                Ok(Heard::Some) if dead => tracing::trace!(heard, "more of a dead worker's words"),
+                Ok(Heard::Some) if dead => tracing::trace!(
+                    worker = self.generation,
+                    heard,
+                    "more of a dead worker's words"
+                ),
                 Ok(_) => return Ok(Turn::Alive),
             }
         }
@@ -254,7 +258,7 @@ impl Link {
             Ok(sent) => sent,
             Err(ChannelError::Closed) => true,
             Err(error) => {
-                tracing::error!(generation = self.generation, "{error}; the worker is ended");
+                tracing::error!(worker = self.generation, "{error}; the worker is ended");
                 self.hang_up();
                 true
             }

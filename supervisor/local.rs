@@ -62,7 +62,7 @@ impl Local {
         match stdout.and_then(|mut stdout| greeting(&mut stdout).map(|found| (found, stdout))) {
             Some((address, stdout)) => {
                 Listener::start(PROGRAM, stdout);
-                tracing::info!(%address, dir = %dir.display(), "a minisheep serves the directory");
+                tracing::info!(sheep = %address, dir = %dir.display(), "a minisheep serves the directory");
                 Ok(Self { child, address })
             }
             None => Err(ended(dir, &mut child, stderr)),
@@ -75,7 +75,10 @@ impl Drop for Local {
         terminate(&self.child);
         match wait_or_kill(&mut self.child, STOP_SECONDS) {
             Ok(status) => tracing::debug!(%status, "the minisheep has ended"),
-            Err(cause) => tracing::warn!(%cause, "cannot wait for the minisheep"),
+            Err(cause) => {
+                let errno = cause.raw_os_error();
+                tracing::warn!(errno, "cannot wait for the minisheep: {cause}");
+            }
         }
     }
 }

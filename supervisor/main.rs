@@ -44,6 +44,7 @@ mod words;
 use background::Role;
 use cli::Options;
 use exit::{Failed, Status};
+use sheepfs::logging::{self, Sink};
 use std::process;
 
 fn main() {
@@ -73,6 +74,14 @@ fn say_usage(error: &clap::Error) -> Status {
 }
 
 fn say(failed: &Failed) -> Status {
-    eprintln!("sheepfs: {failed}");
+    // A manager reads the log, which has a priority for it; a caller reads stderr.
+    match logging::sink() {
+        Sink::Stderr => eprintln!("sheepfs: {failed}"),
+        Sink::Prefixed | Sink::Journal => tracing::error!("{failed}"),
+        Sink::Background => {
+            eprintln!("sheepfs: {failed}");
+            tracing::error!("{failed}");
+        }
+    }
     failed.status()
 }

@@ -116,6 +116,14 @@ impl MountError {
         }
     }
 
+    /// The system's error, if it was one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::System { cause, .. } => cause.raw_os_error(),
+            _ => None,
+        }
+    }
+
     fn system(what: &'static str, path: &Path, cause: impl Into<io::Error>) -> Self {
         Self::System { what, path: path.to_owned(), cause: cause.into() }
     }
@@ -206,7 +214,7 @@ impl Mount {
     pub fn raise_read_ahead(&self) {
         let knob = format!("/sys/class/bdi/{}/read_ahead_kb", self.info.device);
         if let Err(cause) = std::fs::write(&knob, READ_AHEAD_KIB) {
-            tracing::debug!("setting {knob} failed: {cause}");
+            tracing::debug!(errno = cause.raw_os_error(), "setting {knob} failed: {cause}");
         }
     }
 

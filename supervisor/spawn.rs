@@ -22,9 +22,8 @@ use nix::unistd::Pid;
 use sheepfs::ipc::arena::ARENA_LEN;
 use sheepfs::ipc::inherited::{ARENA_FD, CHANNEL_FD};
 use sheepfs::ipc::{Arena, ChannelError, SupervisorEnd, channel};
-use sheepfs::logging::{FILTER_VARIABLE, SINK_VARIABLE, Sink};
+use sheepfs::logging::{self, FILTER_VARIABLE, SINK_VARIABLE, Sink, WORKER_VARIABLE};
 use std::collections::BTreeMap;
-use std::env;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -62,6 +61,18 @@ pub enum SpawnError {
     },
 }
 
+impl SpawnError {
+    /// The system's error, if it was one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Arena(cause) | Self::Link(cause) | Self::Start { cause, .. } => {
+                cause.raw_os_error()
+            }
+            Self::Alive | Self::Channel(_) => None,
+        }
+    }
+}
+
 /// What a new worker is reached by.
 #[derive(Debug)]
 pub struct Started {
@@ -77,14 +88,13 @@ pub struct Started {
 #[derive(Debug)]
 pub struct Workers {
     sink: Sink,
-    debug: bool,
     children: BTreeMap<u64, Child>,
 }
 
 impl Workers {
     /// No worker yet; those to come log to `sink`.
-    pub fn new(sink: Sink, debug: bool) -> Self {
-        Self { sink, debug, children: BTreeMap::new() }
+    pub fn new(sink: Sink) -> Self {
+        Self { sink, children: BTreeMap::new() }
     }
 
     /// Starts a worker.
@@ -95,7 +105,7 @@ impl Workers {
         let arena = Arena::create(ARENA_LEN).map_err(SpawnError::Arena)?;
         let (channel, theirs) = channel::pair()?;
         let their_arena = arena.as_fd().try_clone_to_owned().map_err(SpawnError::Arena)?;
-        let mut child = self.spawn(theirs, their_arena)?;
+        let mut child = self.spawn(generation, theirs, their_arena)?;
         match pidfd_of(&child) {
             Ok(pidfd) => {
                 self.children.insert(generation, child);
@@ -125,7 +135,7 @@ impl Workers {
         let _ = child.kill();
         match child.wait() {
             Ok(status) => {
-                tracing::debug!(generation, %status, "the worker has ended");
+                tracing::debug!(worker = generation, %status, "the worker has ended");
                 status.into()
             }
             // Somebody else has reaped it: it is dead.
@@ -137,8 +147,15 @@ impl Workers {
     pub fn end_all(&mut self, seconds: u64) {
         for (generation, mut child) in std::mem::take(&mut self.children) {
             match wait_or_kill(&mut child, seconds) {
-                Ok(status) => tracing::debug!(generation, %status, "the worker has ended"),
-                Err(cause) => tracing::warn!(generation, %cause, "cannot wait for the worker"),
+                Ok(status) => tracing::debug!(worker = generation, %status, "the worker has ended"),
+                Err(cause) => {
+                    let errno = cause.raw_os_error();
+                    tracing::warn!(
+                        worker = generation,
+                        errno,
+                        "cannot wait for the worker: {cause}"
+                    );
+                }
             }
         }
     }
@@ -149,28 +166,33 @@ impl Workers {
         pids.filter_map(predecessor::identity).collect()
     }
 
-    fn spawn(&self, channel: OwnedFd, arena: OwnedFd) -> Result<Child, SpawnError> {
+    fn spawn(
+        &self,
+        generation: u64,
+        channel: OwnedFd,
+        arena: OwnedFd,
+    ) -> Result<Child, SpawnError> {
         let program = programs::path_of(PROGRAM);
         let failed = |cause| SpawnError::Start { program: program.display().to_string(), cause };
         let mut command = Command::new(&program);
         command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/");
         // A Ctrl-C at the terminal is for us alone.
         command.process_group(0);
-        notify::hide_from(&mut command).env(SINK_VARIABLE, self.sink.word());
-        if self.debug && env::var_os(FILTER_VARIABLE).is_none() {
-            command.env(FILTER_VARIABLE, "debug");
-        }
+        notify::hide_from(&mut command);
+        command.env(SINK_VARIABLE, self.sink.word());
+        command.env(FILTER_VARIABLE, logging::present_filter());
+        command.env(WORKER_VARIABLE, generation.to_string());
         let channel = FdMapping { parent_fd: channel, child_fd: CHANNEL_FD };
         let arena = FdMapping { parent_fd: arena, child_fd: ARENA_FD };
         command
             .fd_mappings(vec![channel, arena])
             .map_err(|_| failed(io::ErrorKind::AlreadyExists.into()))?;
-        if self.sink == Sink::Journal {
+        if self.sink.hears_workers() {
             command.stderr(Stdio::piped());
         }
         let mut child = command.spawn().map_err(failed)?;
         if let Some(stderr) = child.stderr.take() {
-            Listener::start(PROGRAM, stderr);
+            Listener::of_worker(PROGRAM, generation, stderr);
         }
         Ok(child)
     }

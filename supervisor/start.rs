@@ -23,7 +23,7 @@ use crate::state::State;
 use crate::succession::{Beginning, Estate};
 use crate::volumes::Volumes;
 use nix::unistd::{getgid, getuid};
-use sheepfs::logging::{self, Sink};
+use sheepfs::logging::{self, Filter, Sink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -31,17 +31,18 @@ use std::sync::mpsc;
 /// Runs the command to its end, or until the mount is ready in the background.
 pub fn start(options: &Options) -> Result<Status, Failed> {
     if options.in_foreground() {
-        logging::start(Sink::Stderr, options.debug);
-        return serve(options, Sink::Stderr);
+        let sink = Sink::of_foreground();
+        start_log(options, sink)?;
+        return serve(options, sink);
     }
     match Role::of_this_process() {
         Role::First => start_again(),
         Role::Keeper => keeper::run(options),
         Role::Starting | Role::Supervisor => {
-            logging::start(Sink::Journal, options.debug);
             let options = options.below(Path::new(&background::directory_of_paths()));
+            start_log(&options, Sink::Background)?;
             // In a later life nobody has our stderr any more.
-            serve(&options, Sink::Journal).inspect_err(|failed| tracing::error!("{failed}"))
+            serve(&options, Sink::Background).inspect_err(|failed| tracing::error!("{failed}"))
         }
     }
 }
@@ -98,13 +99,13 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
         manager: Manager::from_environment(),
         may_resend: !options.no_resend,
         events,
-        workers: Workers::new(sink, options.debug),
+        workers: Workers::new(sink),
         io_timeout: options.io_timeout,
         fence_time: options.fence_time(),
         point,
         options: MountOptions { source: SOURCE.to_owned(), allow_other: options.allow_other },
         look: look(options),
-        in_background: sink == Sink::Journal,
+        in_background: sink == Sink::Background,
     };
     let wishes = Wishes {
         candidates,
@@ -124,6 +125,13 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
     let outcome = shell.run(&receiver);
     drop(local);
     outcome.map(|()| Status::Ok)
+}
+
+/// Opens the log as the options want it.
+pub fn start_log(options: &Options, sink: Sink) -> Result<(), Failed> {
+    let file = options.log_filter_file.as_deref().map(absolute).transpose()?;
+    logging::start(sink, Filter::new(options.debug, file));
+    Ok(())
 }
 
 fn start_local(options: &Options) -> Result<Option<Local>, Failed> {

@@ -220,6 +220,7 @@ fn help_lists_exactly_what_there_is() {
         "-a, --address <ADDR>",
         "-p, --port <PORT>",
         "-d, --debug",
+        "--log-filter-file <FILE>",
         "-f, --foreground",
         "-k, --pagecache",
         "-o, --objectcache",

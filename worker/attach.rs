@@ -209,7 +209,7 @@ impl Attach {
             Owner::Later | Owner::Nobody => self.later(io),
             Owner::Ours => {
                 let vid = search.vid();
-                warn!(%vid, "the VDI's lock is taken to be ours: an earlier worker asked for it through the node that holds it");
+                warn!(volume_id = self.volume.0, %vid, "the VDI's lock is taken to be ours: an earlier worker asked for it through the node that holds it");
                 self.step = Step::Lock;
                 self.found_vid(vid, io)
             }

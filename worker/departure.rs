@@ -111,7 +111,10 @@ impl Departure {
                 Ask::Nothing
             }
             _ if self.until <= now => {
-                tracing::warn!(left = ?self.left, "the cluster does not notice that this sheep is dead; changes go on");
+                tracing::warn!(
+                    sheep = self.left.map(tracing::field::display),
+                    "the cluster does not notice that this sheep is dead; changes go on"
+                );
                 self.stage = Stage::Over;
                 Ask::Nothing
             }

@@ -73,12 +73,12 @@ impl Engine {
     /// Takes a message of the supervisor's.
     pub fn message(&mut self, message: ToWorker, around: &mut Surroundings) {
         match message {
-            // Pings are answered by the session, and connecting is over before there
-            // is an engine.
+            // The session sees to these, and connecting is over before there is an engine.
             ToWorker::Connect { .. }
             | ToWorker::Check { .. }
             | ToWorker::Noted
-            | ToWorker::Ping { .. } => {}
+            | ToWorker::Ping { .. }
+            | ToWorker::LogFilter { .. } => {}
             ToWorker::Attach { tag, volume, name, lock_sent } => {
                 let (mut io, _) = self.context(around);
                 let attach = Attach::begin(tag, volume, &name, lock_sent, &mut io);

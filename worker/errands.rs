@@ -234,7 +234,7 @@ impl Errands {
 }
 
 fn quiet(gateway: SocketAddr, how: QuietReason, around: &mut Around) {
-    info!(%gateway, ?how, "no request of an earlier worker runs there any more");
+    info!(sheep = %gateway, ?how, "no request of an earlier worker runs there any more");
     around.out.push(FromWorker::Quiet { gateway, how });
 }
 

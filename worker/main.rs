@@ -40,13 +40,13 @@ use room::Room;
 use session::{End, Ended};
 use sheepfs::ipc::message::BUILD;
 use sheepfs::ipc::{Arena, ChannelError, FromWorker, WorkerEnd};
-use sheepfs::logging::Sink;
+use sheepfs::logging::{self, Filter, Sink};
 use std::process::ExitCode;
 use tracing::{debug, error};
 
 fn main() -> ExitCode {
     let parent = nix::unistd::getppid();
-    sheepfs::logging::start(Sink::from_environment(), false);
+    logging::start(Sink::from_environment(), Filter::new(false, None));
     let Some((channel, memory)) = sheepfs::ipc::inherited::take() else {
         eprintln!(
             "sheepfs-worker: it is started by sheepfs, with its descriptors; run `sheepfs --help`"
@@ -54,13 +54,16 @@ fn main() -> ExitCode {
         return ExitCode::from(64);
     };
     if let Err(errno) = privileges::drop_all(parent) {
-        error!("the worker could not give up its privileges: {errno}");
+        error!(errno = errno as i32, "the worker could not give up its privileges: {errno}");
         return ExitCode::from(77);
     }
     match Arena::from_fd(memory) {
         Ok(arena) => serve(Link::new(WorkerEnd::from_fd(channel), arena)),
         Err(error) => {
-            error!("the arena that the supervisor made cannot be used: {error}");
+            error!(
+                errno = error.raw_os_error(),
+                "the arena that the supervisor made cannot be used: {error}"
+            );
             ExitCode::from(70)
         }
     }

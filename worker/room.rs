@@ -15,6 +15,7 @@ use crate::session::{End, Session};
 use crate::sheep::{CONNECTIONS, ConnectionId, Sheep};
 use sheepfs::ipc::message::BUILD;
 use sheepfs::ipc::{Arena, ClusterFacts, FromWorker, LostReason, Tag, ToWorker};
+use sheepfs::logging;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -105,6 +106,7 @@ impl Room {
     fn message(&mut self, message: ToWorker, now: Instant) {
         match message {
             ToWorker::Ping { number } => self.link.say([FromWorker::Pong { number }]),
+            ToWorker::LogFilter { filter } => logging::set_filter(&filter),
             ToWorker::Check { tag, sheep } => self.begin(Purpose::Check(tag), sheep, 1, 0, now),
             ToWorker::Connect {
                 build,
@@ -174,6 +176,7 @@ impl Room {
             self.ended(purpose, None, Err(LostReason::Unreachable));
         }
         let Found { sheep, plan, cluster, cache_bytes } = found;
+        logging::set_sheep(plan.sheep);
         Box::new(Session::new(self.link, sheep, &plan, cluster, cache_bytes, Instant::now()))
     }
 }

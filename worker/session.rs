@@ -20,6 +20,7 @@ use crate::poller::poll_until;
 use crate::sheep::{ConnectionId, Sheep};
 use nix::errno::Errno;
 use sheepfs::ipc::{ChannelError, ClusterFacts, FromWorker, LostReason, Span, ToWorker};
+use sheepfs::logging;
 use sheepfs::wire::Request;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -182,6 +183,7 @@ impl Session {
             match message {
                 ToWorker::Ping { number } => out.push(FromWorker::Pong { number }),
                 ToWorker::Noted => self.unnoted = self.unnoted.saturating_sub(1),
+                ToWorker::LogFilter { filter } => logging::set_filter(&filter),
                 message => {
                     let around = &mut Surroundings { wire, out, arena: &self.link.arena, now };
                     self.engine.message(message, around);

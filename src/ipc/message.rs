@@ -156,6 +156,12 @@ pub enum ToWorker {
     /// One [`FromWorker::LockSent`] or [`FromWorker::Repairing`] is written down where it
     /// outlives the supervisor too.
     Noted,
+    /// Log from now on what that filter lets through, in the syntax of
+    /// `tracing-subscriber`. At most [`crate::logging::FILTER_LEN_MAX`] bytes.
+    LogFilter {
+        /// The filter.
+        filter: String,
+    },
     /// Are you alive? Answered by [`FromWorker::Pong`] at once, at any time.
     Ping {
         /// Comes back.

@@ -8,6 +8,7 @@
 //! own lock (`lock_sent`), a volume that is taken up twice is the same volume, a
 //! lock that is released twice is released, and a report is only read.
 
+use super::attempt::Attempt;
 use super::poison::Death;
 use super::volume::are_plausible;
 use super::waits::{Gone, Work};
@@ -113,7 +114,7 @@ impl Control {
 
     fn give_up_for_good(&mut self, tag: Tag, now: Instant) {
         let Some(wait) = self.waits.finish(tag) else { return };
-        let what = wait.work.to_string();
+        let what = Attempt::from(&wait.work);
         match wait.work {
             Work::Query { query, .. } => {
                 self.fail_query(query, Refusal::Interrupted, wait.callers, now);
@@ -122,12 +123,12 @@ impl Control {
                 self.allocations.forget(gone.id);
                 self.lock_sent.remove(&gone.id);
                 self.leave_lock(&gone, &Refusal::Interrupted);
-                self.refuse(&what, Refusal::Interrupted, wait.callers, now);
-                self.refuse(&format!("attach {}", gone.name), Refusal::Interrupted, then, now);
+                self.refuse(what, Refusal::Interrupted, wait.callers, now);
+                self.refuse(Attempt::attach(&gone.name), Refusal::Interrupted, then, now);
             }
             Work::Attach { id, .. } => {
                 self.lock_sent.remove(&id);
-                self.refuse(&what, Refusal::Interrupted, wait.callers, now);
+                self.refuse(what, Refusal::Interrupted, wait.callers, now);
             }
             Work::Resume { .. } => {}
         }
@@ -149,7 +150,7 @@ impl Control {
         if are_plausible(&facts) && is_same_vdi(&volume.facts(), &facts) {
             // The size that was announced stays, as on a block device.
             volume.set_facts(VolumeFacts { size: volume.size(), ..facts });
-            tracing::info!(%name, "attached again");
+            tracing::info!(volume = %name, "attached again");
             self.effects.push(Effect::VolumeAbsent(id, false));
         } else {
             self.is_replaced(&volume);
@@ -163,7 +164,8 @@ impl Control {
         self.absent.remove(&volume.id);
         self.replaced.insert(volume.id);
         self.allocations.forget(volume.id);
-        self.note(&format!("attach {} again", volume.name), &Failure::Replaced);
+        let errno = Some(Failure::Replaced.errno() as i32);
+        self.note_errno(Attempt::attach_again(&volume.name), &Failure::Replaced, errno);
         self.effects.push(Effect::VolumeReplaced(volume.id));
     }
 
@@ -181,10 +183,10 @@ impl Control {
         if why == Failure::Replaced || *missing >= MISSING_MAX {
             return self.is_replaced(&volume);
         }
-        let what = format!("attach {} again", volume.name);
-        let words = format!("{what}: {why}");
+        let what = Attempt::attach_again(&volume.name);
+        let words = format!("{}: {why}", what.what);
         if self.shared.known().last_error.as_deref() != Some(&words) {
-            self.note(&what, &why);
+            self.note_errno(what, &why, Some(why.errno() as i32));
         }
         self.retry_at = Some(now + RETRY_PAUSE);
     }
@@ -203,12 +205,12 @@ impl Control {
         let Some(volume) = self.volumes.by_id(id) else { return };
         let before = volume.facts();
         if are_plausible(&facts) && facts.size == before.size && facts.snapshot == before.snapshot {
-            tracing::info!(name = %volume.name, from = before.vid, to = facts.vid, "followed the VDI to its new vid");
+            tracing::info!(volume = %volume.name, vid = format_args!("{:x}", facts.vid), from = format_args!("{:x}", before.vid), "followed the VDI to its new vid");
             self.lock_sent.remove(&id);
             self.repairing.remove(&id);
             volume.set_facts(facts);
         } else {
-            self.note(&format!("follow {} to its new vid", volume.name), &Refusal::BadFacts);
+            self.note(Attempt::follow(&volume.name), &Refusal::BadFacts);
         }
     }
 }

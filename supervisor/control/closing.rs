@@ -3,6 +3,7 @@
 //! write to `vdi/unmount` finds the volume open still. Who detaches an open volume
 //! waits for such news a little before being refused.
 
+use super::attempt::Attempt;
 use super::waits::Caller;
 use super::{Control, Refusal};
 use sheepfs::wire::name::VolumeName;
@@ -48,7 +49,7 @@ impl Control {
         self.closing = waiting;
         let late: Vec<Closing> = late;
         for Closing { name, caller, .. } in late {
-            self.refuse(&format!("detach {name}"), Refusal::Open, vec![caller], now);
+            self.refuse(Attempt::detach(&name), Refusal::Open, vec![caller], now);
         }
     }
 }

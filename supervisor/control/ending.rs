@@ -9,6 +9,7 @@
 //! cluster, and fences are waited for; but what no sheep serves when the time is up fails, so that whoever
 //! waits for it can end (hazard 25). What could not be released is said in the log.
 
+use super::attempt::Attempt;
 use super::waits::Caller;
 use super::{Answer, Control, Effect, Phase, Refusal};
 use crate::control::life::Life;
@@ -51,7 +52,7 @@ impl Control {
         let stage = Stage::Draining { deadline: now + DRAIN_TIME };
         self.phase = Phase::Ending(Ending { stage, outcome });
         for (what, caller) in self.waits.take_callers() {
-            self.turn_away(&what, caller);
+            self.turn_away(what, caller);
         }
         if was_mounted {
             self.effects.push(Effect::Unmount);
@@ -60,9 +61,11 @@ impl Control {
         }
     }
 
-    fn turn_away(&mut self, what: &str, caller: Caller) {
-        tracing::debug!("{what}: {}", Refusal::Stopping);
-        self.answer(caller, Answer::Refused(Refusal::Stopping.errno()));
+    fn turn_away(&mut self, what: Attempt, caller: Caller) {
+        let Attempt { what, volume } = what;
+        let (why, volume) = (Refusal::Stopping, volume.map(tracing::field::display));
+        tracing::debug!(volume, errno = why.errno() as i32, "{what}: {why}");
+        self.answer(caller, Answer::Refused(why.errno()));
     }
 
     /// A signal: begin, or go on faster.
@@ -160,7 +163,7 @@ impl Control {
         self.publish();
         let locked = self.waits.detaches().filter(|gone| !gone.facts.snapshot);
         for name in locked.map(|gone| &gone.name).chain(self.locks_left.keys()) {
-            tracing::warn!(%name, "its lock is left; `dog vdi lock unlock` releases it");
+            tracing::warn!(volume = %name, "its lock is left; `dog vdi lock unlock` releases it");
         }
         self.effects.push(Effect::End(outcome));
     }

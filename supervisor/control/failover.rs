@@ -20,6 +20,7 @@ use super::life::Life;
 use super::waits::Caller;
 use super::{Answer, Control, Effect, Refusal};
 use crate::candidates::ResolveError;
+use nix::errno::Errno;
 use sheepfs::address::{DEFAULT_PORT, SheepAddress};
 use sheepfs::ipc::{LostReason, Tag};
 use std::collections::VecDeque;
@@ -179,7 +180,7 @@ impl Control {
                 *stage = Stage::Checking { left: found.into(), asked: None, deadline };
             }
             (Stage::Resolving { number, .. }, Err(cause)) if *number == answered => {
-                tracing::warn!("{cause}");
+                tracing::warn!(errno = Errno::EHOSTUNREACH as i32, "{cause}");
                 self.refuse_first(Refusal::NoHost, now);
             }
             _ => {}
@@ -203,7 +204,7 @@ impl Control {
         let swapping = Stage::Swapping { sheep, ctime, deadline: now + SWAP_TIME };
         match self.life {
             Life::Serving { generation, since } => {
-                tracing::info!(generation, to = %sheep, "draining before a failover");
+                tracing::info!(worker = generation, %sheep, "draining before a failover");
                 let until = now + self.io_timeout + DRAIN_EXTRA;
                 self.life = Life::Draining { generation, since, until };
                 self.effects.push(Effect::HoldData);
@@ -309,7 +310,7 @@ impl Control {
         why: Refusal,
         now: Instant,
     ) -> Option<Wish> {
-        self.refuse(&format!("{WHAT} to {address}"), why, vec![caller], now);
+        self.refuse(format!("{WHAT} to {address}").as_str(), why, vec![caller], now);
         None
     }
 }

@@ -88,7 +88,7 @@ impl Control {
         if query != Query::Totals {
             return self.refuse(file_of(query), why, callers, now);
         }
-        self.note(file_of(query), &why);
+        self.note_errno(file_of(query), &why, Some(why.errno() as i32));
         for caller in callers {
             self.answer(caller, Answer::Space(self.totals));
         }

@@ -102,7 +102,7 @@ impl Control {
     /// Sends a worker to the present candidate.
     pub(super) fn connect(&mut self, generation: u64, now: Instant) {
         let sheep = self.candidates.current();
-        tracing::debug!(generation, %sheep, "connecting");
+        tracing::debug!(worker = generation, %sheep, "connecting");
         self.life = Life::Connecting { generation, deadline: now + CONNECT_TIME };
         self.beat = Heartbeat::new(EVERY_ACTIVE, now);
         let cache_bytes = self.cache_bytes();
@@ -116,7 +116,7 @@ impl Control {
     pub(super) fn connected(&mut self, generation: u64, cluster: ClusterFacts, now: Instant) {
         let sheep = self.candidates.current();
         if !self.is_our_cluster(sheep, cluster.ctime) {
-            tracing::warn!(generation, %sheep, "it belongs to another cluster, and is not used");
+            tracing::warn!(worker = generation, %sheep, "it belongs to another cluster, and is not used");
             self.shared.known().last_error = Some(format!("no sheep: {sheep}: of another cluster"));
             self.wish_failed(sheep, Refusal::OtherCluster, now);
             return self.lose(Cause::SheepLost(LostReason::NotASheep), now);
@@ -126,7 +126,7 @@ impl Control {
         }
         self.cluster = Some(cluster.ctime).filter(|ctime| *ctime != 0);
         self.shared.known().epoch = cluster.epoch;
-        tracing::info!(generation, %sheep, epoch = cluster.epoch, "connected");
+        tracing::info!(worker = generation, %sheep, epoch = cluster.epoch, "connected");
         self.life = Life::Resuming { generation, until: now + RESUME_TIME };
         self.publish();
         self.ask_again(now);
@@ -144,7 +144,7 @@ impl Control {
     pub(super) fn unreached(&mut self, generation: u64, reason: LostReason, now: Instant) {
         let sheep = self.candidates.current();
         let words = reason.words();
-        tracing::debug!(generation, %sheep, "no session: {words}");
+        tracing::debug!(worker = generation, %sheep, "no session: {words}");
         self.shared.known().last_error = Some(format!("no sheep: {sheep}: {words}"));
         if reason == LostReason::Refused {
             // Whatever process had requests of ours there is dead.
@@ -183,11 +183,11 @@ impl Control {
     fn say_recovered(&mut self, generation: u64, now: Instant) {
         let sheep = self.candidates.current();
         let Some(Loss { cause, sheep: from, since }) = self.recovery.loss.take() else {
-            return tracing::debug!(generation, %sheep, "serving");
+            return tracing::debug!(worker = generation, %sheep, "serving");
         };
         let took_ms = now.saturating_duration_since(since).as_millis();
         let absent = self.absent.len();
-        tracing::info!(generation, %sheep, %from, why = cause.words(), took_ms, absent, "serving again");
+        tracing::info!(worker = generation, %sheep, %from, why = cause.words(), took_ms, absent, "serving again");
     }
 
     /// The worker in use, or its sheep, is gone, or of no use any more.
@@ -217,9 +217,11 @@ impl Control {
         let words = cause.words();
         self.shared.known().count(cause.swap());
         match (cause, self.life.is_connected()) {
-            (Cause::Failover, _) => tracing::info!(generation, %sheep, "left: {words}"),
-            (_, true) => tracing::warn!(generation, %sheep, "lost: {words}"),
-            (_, false) => tracing::debug!(generation, %sheep, "lost while connecting: {words}"),
+            (Cause::Failover, _) => tracing::info!(worker = generation, %sheep, "left: {words}"),
+            (_, true) => tracing::warn!(worker = generation, %sheep, "lost: {words}"),
+            (_, false) => {
+                tracing::debug!(worker = generation, %sheep, "lost while connecting: {words}")
+            }
         }
         if cause != Cause::Failover {
             self.shared.known().last_error = Some(format!("no sheep: {sheep}: {words}"));
@@ -263,14 +265,14 @@ impl Control {
         if self.life.worker() != Some(generation) {
             return;
         }
-        tracing::debug!(generation, ?exit, "the worker's process is gone");
+        tracing::debug!(worker = generation, ?exit, "the worker's process is gone");
         if !matches!(self.life, Life::Lost { .. }) {
             self.lose(Cause::WorkerDied, now);
         }
         let Life::Lost { gateway, then, .. } = self.life else { return };
         let death = Death::of(exit, std::mem::take(&mut self.recovery.nonsense));
         if death == Death::OwnMaking {
-            tracing::error!(generation, ?exit, "the worker broke down by itself");
+            tracing::error!(worker = generation, ?exit, "the worker broke down by itself");
             self.recovery.futile += 1;
         }
         self.recovery.with_control = !self.waits.is_empty();

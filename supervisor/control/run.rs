@@ -199,6 +199,10 @@ impl Shell {
             Event::Closed => Input::Closed,
             Event::Unmounted => Input::Unmounted,
             Event::Stop => Input::Stop,
+            Event::Hangup => {
+                self.reload_log();
+                Input::Tick
+            }
             Event::Leave => Input::Leave(Leave::ToSuccessor),
             Event::Upgrade => self.check_upgrade(),
             Event::UpgradeChecked(accepted) => self.upgrade_checked(accepted),
@@ -296,7 +300,7 @@ impl Shell {
         if ready.is_err() {
             self.keep_nothing();
             if let Err(error) = mount.unmount() {
-                tracing::error!("{error}");
+                tracing::error!(errno = error.errno(), "{error}");
             }
         }
         self.mount = Some(Arc::new(mount));
@@ -323,11 +327,13 @@ impl Shell {
         }
         let unmount = move || match mount.unmount() {
             Ok(how) => tracing::info!(?how, "unmounted"),
-            Err(error) => tracing::error!("{error}"),
+            Err(error) => tracing::error!(errno = error.errno(), "{error}"),
         };
         match thread::Builder::new().name("unmount".to_owned()).spawn(unmount) {
             Ok(thread) => self.unmounting = Some(thread),
-            Err(error) => tracing::error!("cannot unmount: {error}"),
+            Err(error) => {
+                tracing::error!(errno = error.raw_os_error(), "cannot unmount: {error}");
+            }
         }
     }
 }

@@ -65,7 +65,7 @@ impl Control {
     pub(super) fn spare_said(&mut self, generation: u64, message: FromWorker, now: Instant) {
         match (message, &mut self.spare) {
             (FromWorker::Hello { build }, Spare::Starting { .. }) if build == BUILD => {
-                tracing::debug!(generation, "a spare worker is ready");
+                tracing::debug!(worker = generation, "a spare worker is ready");
                 let beat = Heartbeat::new(EVERY_SPARE, now);
                 self.spare = Spare::Ready { generation, beat };
                 self.publish();
@@ -80,13 +80,18 @@ impl Control {
             }
             (_, Spare::Ending { .. }) => {}
             (message, spare) => {
-                tracing::error!(?message, ?spare, "the spare worker said something out of turn");
+                tracing::error!(
+                    worker = generation,
+                    ?message,
+                    ?spare,
+                    "the spare worker said something out of turn"
+                );
             }
         }
     }
 
     pub(super) fn end_spare(&mut self, generation: u64, why: &str) {
-        tracing::warn!(generation, "the spare worker is of no use: {why}");
+        tracing::warn!(worker = generation, "the spare worker is of no use: {why}");
         self.effects.push(Effect::KillWorker(generation));
         self.spare = Spare::Ending { generation };
         self.check_interrupted();
@@ -94,7 +99,7 @@ impl Control {
     }
 
     pub(super) fn spare_gone(&mut self, generation: u64, exit: Exit, now: Instant) {
-        tracing::debug!(generation, ?exit, "the spare worker's process is gone");
+        tracing::debug!(worker = generation, ?exit, "the spare worker's process is gone");
         self.spare_is_none(now);
     }
 

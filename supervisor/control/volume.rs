@@ -9,6 +9,7 @@
 //!
 //! What the worker says of a VDI is checked before anything is built on it.
 
+use super::attempt::Attempt;
 use super::waits::{Caller, Gone, Wait, Work};
 use super::{Answer, Control, Effect, Refusal};
 use crate::volumes::Volume;
@@ -21,11 +22,11 @@ use std::time::Instant;
 impl Control {
     /// Somebody wants that volume.
     pub(super) fn attach(&mut self, name: VolumeName, callers: Vec<Caller>, now: Instant) {
-        let what = format!("attach {name}");
+        let what = Attempt::attach(&name);
         let connected = self.life.is_connected();
         if let Some(volume) = self.volumes.by_name(name.as_str()) {
             if self.replaced.contains(&volume.id) {
-                return self.refuse(&what, Failure::Replaced.into(), callers, now);
+                return self.refuse(what, Failure::Replaced.into(), callers, now);
             }
             self.answer_all(callers);
         } else if let Some(wait) = self.waits.attach_of(&name) {
@@ -37,7 +38,7 @@ impl Control {
                 then.extend(callers);
             }
         } else if !self.waits.has_room() {
-            self.refuse(&what, Refusal::TooMany, callers, now);
+            self.refuse(what, Refusal::TooMany, callers, now);
         } else {
             self.attach_new(name, callers, now);
         }
@@ -60,7 +61,7 @@ impl Control {
                 self.join_detach(&name, caller, now);
             }
             Err(Refusal::Open) => self.wait_for_close(name, caller, now),
-            Err(why) => self.refuse(&format!("detach {name}"), why, vec![caller], now),
+            Err(why) => self.refuse(Attempt::detach(&name), why, vec![caller], now),
             Ok(volume) => self.detach_volume(&volume, vec![caller], now),
         }
     }
@@ -131,7 +132,7 @@ impl Control {
             let why = format!(
                 "done, but its lock may be left: {why}; it is taken over when the volume is attached again"
             );
-            self.note(&format!("detach {}", gone.name), &why);
+            self.note(Attempt::detach(&gone.name), &why);
         }
     }
 
@@ -150,13 +151,13 @@ impl Control {
                 let tag = self.waits.put_back(wait);
                 self.ask(tag, now);
             }
-            work => self.refuse(&work.to_string(), Refusal::BadFacts, wait.callers, now),
+            work => self.refuse(&work, Refusal::BadFacts, wait.callers, now),
         }
     }
 
     fn new_volume(&mut self, new: Gone, callers: Vec<Caller>, now: Instant) {
         let Gone { id, name, facts } = &new;
-        let what = format!("attach {name}");
+        let what = Attempt::attach(name);
         self.locks_left.remove(name);
         self.lock_sent.remove(id);
         let plausible = are_plausible(facts);
@@ -164,9 +165,9 @@ impl Control {
         if callers.is_empty() || !plausible || !self.volumes.add(volume) {
             let why = if plausible { Refusal::OtherName } else { Refusal::BadFacts };
             self.detach_now(new, Vec::new(), now);
-            return self.refuse(&what, why, callers, now);
+            return self.refuse(what, why, callers, now);
         }
-        tracing::info!(%name, vid = format_args!("{:x}", facts.vid), "attached");
+        tracing::info!(volume = %name, vid = format_args!("{:x}", facts.vid), "attached");
         let at_start = callers.contains(&Caller::Start);
         self.answer_all(callers);
         self.start_goes_on(usize::from(at_start));
@@ -193,7 +194,7 @@ impl Control {
             (Work::Attach { id, name }, outcome) => {
                 self.lock_sent.remove(&id);
                 let why = outcome.map_or_else(Refusal::Failed, |()| Refusal::BadFacts);
-                self.refuse(&format!("attach {name}"), why, callers, now);
+                self.refuse(Attempt::attach(&name), why, callers, now);
             }
         }
     }
@@ -205,10 +206,10 @@ impl Control {
             self.locked_through.remove(&gone.id);
         }
         match outcome {
-            Ok(()) if is_there => tracing::info!(name = %gone.name, "detached"),
+            Ok(()) if is_there => tracing::info!(volume = %gone.name, "detached"),
             // The lock of a VDI that is gone went with it.
             Err(Failure::NoSuchVdi | Failure::NoSuchSnapshot | Failure::Replaced) => {
-                tracing::info!(name = %gone.name, "detached; its VDI is gone");
+                tracing::info!(volume = %gone.name, "detached; its VDI is gone");
             }
             Ok(()) => self.leave_lock(gone, &Failure::BadAnswer),
             Err(failure) => self.leave_lock(gone, &failure),
@@ -221,7 +222,7 @@ impl Control {
         let why = if connected { Refusal::TimedOut } else { Refusal::NotConnected };
         let Some(wait) = self.waits.get(tag) else { return };
         wait.deadline = None;
-        let what = wait.work.to_string();
+        let what = Attempt::from(&wait.work);
         let mut callers = std::mem::take(&mut wait.callers);
         match &mut wait.work {
             Work::Query { query, .. } => {
@@ -239,7 +240,7 @@ impl Control {
             }
             Work::Resume { .. } => {}
         }
-        self.refuse(&what, why, callers, now);
+        self.refuse(what, why, callers, now);
     }
 
     pub(super) fn answer_all(&mut self, callers: Vec<Caller>) {

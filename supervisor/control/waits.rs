@@ -4,11 +4,11 @@
 //! A wait outlives its worker: the next one is asked again. So it also outlives a
 //! time without a session, as long as those who wait have patience.
 
+use super::attempt::Attempt;
 use crate::inflight::CONTROL_TAG;
 use sheepfs::ipc::{Query, Tag, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::{Duration, Instant};
 
 /// The most that may wait at once.
@@ -88,18 +88,6 @@ impl Work {
         match self {
             Self::Attach { .. } | Self::Resume { .. } | Self::Detach { .. } => VOLUME_TIME,
             Self::Query { .. } => QUERY_TIME,
-        }
-    }
-}
-
-/// What was tried, as a message about its failure begins.
-impl fmt::Display for Work {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Attach { name, .. } => write!(f, "attach {name}"),
-            Self::Resume { name, .. } => write!(f, "attach {name} again"),
-            Self::Detach { gone, .. } => write!(f, "detach {}", gone.name),
-            Self::Query { query, .. } => f.write_str(file_of(*query)),
         }
     }
 }
@@ -285,13 +273,13 @@ impl Waits {
     }
 
     /// Takes away all callers, with what each waits for: nobody waits any longer.
-    pub fn take_callers(&mut self) -> Vec<(String, Caller)> {
+    pub fn take_callers(&mut self) -> Vec<(Attempt, Caller)> {
         let mut all = Vec::new();
         for wait in self.by_tag.values_mut() {
-            let what = wait.work.to_string();
+            let what = Attempt::from(&wait.work);
             all.extend(wait.callers.drain(..).map(|caller| (what.clone(), caller)));
             if let Work::Detach { gone, then, .. } = &mut wait.work {
-                let what = format!("attach {}", gone.name);
+                let what = Attempt::attach(&gone.name);
                 all.extend(then.drain(..).map(|caller| (what.clone(), caller)));
             }
         }

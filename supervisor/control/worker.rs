@@ -46,7 +46,12 @@ impl Control {
             // It was told an address in vain.
             (_, Life::Lost { gateway: None, .. }) => {}
             (message, life) => {
-                tracing::error!(?message, ?life, "the worker said something out of turn");
+                tracing::error!(
+                    worker = generation,
+                    ?message,
+                    ?life,
+                    "the worker said something out of turn"
+                );
             }
         }
     }
@@ -93,7 +98,11 @@ impl Control {
             | FromWorker::Lost { .. }
             | FromWorker::Quiet { .. }
             | FromWorker::Pong { .. }) => {
-                tracing::error!(?message, "the worker said something out of turn");
+                tracing::error!(
+                    worker = self.life.worker(),
+                    ?message,
+                    "the worker said something out of turn"
+                );
             }
         }
     }
@@ -121,7 +130,7 @@ impl Control {
     /// A worker could not be started.
     pub(super) fn not_started(&mut self, generation: u64, cause: SpawnError, now: Instant) {
         if self.spare.worker() == Some(generation) {
-            tracing::warn!("no spare worker: {cause}");
+            tracing::warn!(worker = generation, errno = cause.errno(), "no spare worker: {cause}");
             return self.spare_is_none(now);
         }
         if self.life.worker() != Some(generation) {
@@ -131,7 +140,7 @@ impl Control {
             self.end(Err(Failed::Worker(cause)), now);
             return self.over();
         }
-        self.note("start a worker", &cause);
+        self.note_errno("start a worker", &cause, cause.errno());
         self.back_off(None, now);
     }
 

@@ -6,6 +6,7 @@ use crate::control::Input;
 use crate::events::Event;
 use crate::link::Link;
 use crate::spawn::{SpawnError, Started};
+use nix::errno::Errno;
 use sheepfs::address::SheepAddress;
 use sheepfs::ipc::ToWorker;
 use sheepfs::ipc::message::{BUILD, WATCHED_MAX};
@@ -48,7 +49,7 @@ impl Shell {
     pub(super) fn send(&mut self, generation: u64, message: ToWorker) {
         match &message {
             ToWorker::Detach { volume, .. } if self.data.is_fenced(*volume) => {
-                tracing::info!(volume = volume.0, "a detach waits for the volume's fences");
+                tracing::info!(volume_id = volume.0, "a detach waits for the volume's fences");
                 self.unripe_detaches.push((generation, message));
             }
             _ => self.tell(generation, message),
@@ -68,6 +69,14 @@ impl Shell {
     fn tell(&self, generation: u64, message: ToWorker) {
         if let Some(link) = self.links.get(&generation) {
             link.send(message);
+        }
+    }
+
+    /// Opens the log anew, with the filter that is to be used now; workers too.
+    pub(super) fn reload_log(&self) {
+        let filter = sheepfs::logging::reload();
+        for generation in self.links.keys() {
+            self.tell(*generation, ToWorker::LogFilter { filter: filter.clone() });
         }
     }
 
@@ -110,7 +119,11 @@ impl Shell {
         self.data.refuse_new(true);
         match self.data.fail_all() {
             0 => {}
-            failed => tracing::error!(failed, "requests failed with an input/output error"),
+            failed => tracing::error!(
+                failed,
+                errno = Errno::EIO as i32,
+                "requests failed with an input/output error"
+            ),
         }
     }
 
