@@ -87,6 +87,10 @@ pub struct Options {
     #[arg(long, value_name = "HOW", default_value = "strict", hide_possible_values = true)]
     pub fence: Fence,
 
+    /// Take a VDI's lock from the client that holds it, which must be dead
+    #[arg(long)]
+    pub steal_lock: bool,
+
     /// For tests: don't fence at all, which loses data
     #[arg(long, hide = true)]
     pub unsafe_fence_off: bool,

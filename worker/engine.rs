@@ -76,9 +76,9 @@ impl Engine {
             // Pings are answered by the session, and connecting is over before there
             // is an engine.
             ToWorker::Connect { .. } | ToWorker::Check { .. } | ToWorker::Ping { .. } => {}
-            ToWorker::Attach { tag, volume, name, lock_sent } => {
+            ToWorker::Attach { tag, volume, name, lock_sent, steal } => {
                 let (mut io, _) = self.context(around);
-                let attach = Attach::begin(tag, volume, &name, lock_sent, &mut io);
+                let attach = Attach::begin(tag, volume, &name, lock_sent, steal, &mut io);
                 self.attaches.insert(tag, attach);
             }
             ToWorker::Remember { volume, allocations } => {
