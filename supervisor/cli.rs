@@ -91,6 +91,10 @@ pub struct Options {
     #[arg(long, value_name = "HOW", default_value = "strict", hide_possible_values = true)]
     pub fence: Fence,
 
+    /// Take a VDI's lock from the client that holds it, which must be dead
+    #[arg(long)]
+    pub steal_lock: bool,
+
     /// Check whether this build can take over the state of another on stdin
     #[arg(long, exclusive = true)]
     pub check_state: bool,

@@ -87,6 +87,8 @@ pub struct Control {
     cache_len: u64,
     cache_on: bool,
     io_timeout: Duration,
+    /// Whether an attach takes the lock that another client holds.
+    steal_lock: bool,
     phase: Phase,
     life: Life,
     /// Of the worker in use.
@@ -143,6 +145,8 @@ pub struct Wishes {
     pub io_timeout: Duration,
     /// What becomes of requests while no sheep serves.
     pub on_outage: OnOutage,
+    /// Whether an attach takes the lock that another client holds.
+    pub steal_lock: bool,
 }
 
 impl Control {
@@ -159,6 +163,7 @@ impl Control {
             cache_len: wishes.cache_len,
             cache_on: wishes.cache_on,
             io_timeout: wishes.io_timeout,
+            steal_lock: wishes.steal_lock,
             life: Life::BackingOff { until: now, worker: None },
             beat: Heartbeat::new(heartbeat::EVERY_ACTIVE, now),
             spare: Spare::None { not_before: now },

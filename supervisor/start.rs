@@ -114,6 +114,7 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
         cache_on: options.object_cache,
         io_timeout: options.io_timeout,
         on_outage: kernel_limits::fitted(options.on_outage),
+        steal_lock: options.steal_lock,
     };
     if options.unsafe_fence_off {
         tracing::error!("nothing is fenced: a failover can lose data that was written");

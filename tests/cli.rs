@@ -235,6 +235,7 @@ fn help_lists_exactly_what_there_is() {
         "--on-outage <POLICY>",
         "--io-timeout <SECONDS>",
         "--fence <HOW>",
+        "--steal-lock",
         "-h, --help",
         "-V, --version",
     ];

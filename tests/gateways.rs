@@ -306,7 +306,7 @@ fn a_gateways_faults_are_its_own() {
     bad.send(&Request::write(vid, 0, extent(0, 4)), b"2nd!");
     assert!(bad.receive().is_none());
     assert_eq!(good.read(vid, 0, 0, 4).unwrap(), b"2nd!");
-    for line in ["bugs", "clear-bugs", "late-reclaim", "snapshot disk t"] {
+    for line in ["bugs", "clear-bugs", "late-reclaim", "snapshot disk t", "linger", "bury"] {
         assert!(one.try_control(line).starts_with("error: only the minisheep"), "{line}");
     }
 }

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A lock that is refused may be our own, when an earlier worker asked for it and died
-//! ([`crate::locks`]).
+//! ([`crate::locks`]). Another's is taken away only if the user said so, and then once:
+//! who gets it in between keeps it.
 //!
 //! A line may mean several things ("a:b" is a VDI's name, or a snapshot of "a"),
 //! which are tried in order. The inode's header is read, a few KiB, and checked;
@@ -24,6 +25,7 @@ use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::{Generation, VdiRef, VolumeName};
 use sheepfs::wire::{Request, Status, VdiId};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tracing::warn;
 
@@ -39,6 +41,8 @@ pub struct Attach {
     meanings: VecDeque<VdiRef>,
     /// The gateways through which earlier workers may have got the lock.
     lock_sent: Gateways,
+    /// Whether a lock that another holds is to be taken from it.
+    steal: bool,
     locked: Option<VdiId>,
     /// Who holds the lock that was refused.
     search: Option<OwnerSearch>,
@@ -57,10 +61,12 @@ enum Step {
     Lock,
     /// The header of that vid.
     Header(VdiId),
-    /// The vid of the name, whose lock was refused but may be ours.
+    /// The vid of the name, whose lock was refused but may be ours, or may be taken.
     Refused,
     /// Who holds that lock.
     Owner,
+    /// The end of that lock, which is another's.
+    Steal,
     /// The end of a lock that was taken for nothing; why comes afterwards.
     Release(Failure),
 }
@@ -84,6 +90,7 @@ impl Attach {
         volume: VolumeId,
         name: &VolumeName,
         lock_sent: Gateways,
+        steal: bool,
         io: &mut Context<Waiter>,
     ) -> Self {
         let mut attach = Self {
@@ -91,6 +98,7 @@ impl Attach {
             volume,
             meanings: name.meanings().into(),
             lock_sent,
+            steal,
             search: None,
             locked: None,
             missing: Failure::NoSuchVdi,
@@ -156,6 +164,7 @@ impl Attach {
         match self.step {
             Step::Find | Step::Lock | Step::Refused => self.found(status, vid, io),
             Step::Owner => self.owner(status, bytes, io),
+            Step::Steal => self.stolen(status, io),
             Step::Header(vid) => self.header(vid, status, bytes, io),
             Step::Release(failure) => Progress::Failed(failure),
         }
@@ -175,7 +184,7 @@ impl Attach {
                 self.meanings.pop_front();
                 self.find(io)
             }
-            Verdict::Fail(Failure::Locked) if !self.lock_sent.is_empty() => {
+            Verdict::Fail(Failure::Locked) if self.steal || !self.lock_sent.is_empty() => {
                 match self.meanings.front().map(Request::get_vdi_info) {
                     Some(request) => self.ask(Step::Refused, request, io),
                     None => Progress::Failed(Failure::Locked),
@@ -192,7 +201,7 @@ impl Attach {
         Progress::Going
     }
 
-    /// The lock was refused, though an earlier worker may have taken it for us.
+    /// The lock was refused, though it may be ours, or is to be ours.
     fn search_owner(&mut self, vid: VdiId, io: &mut Context<Waiter>) -> Progress {
         let search = OwnerSearch::new(self.lock_sent, vid);
         self.search = Some(search);
@@ -213,8 +222,35 @@ impl Attach {
                 self.step = Step::Lock;
                 self.found_vid(vid, io)
             }
-            Owner::Other => Progress::Failed(Failure::Locked),
+            Owner::Node(owner) if self.steal => {
+                let vid = search.vid();
+                self.steal_lock(vid, owner, io)
+            }
+            Owner::Node(_) | Owner::Other => Progress::Failed(Failure::Locked),
             Owner::SheepGone => Progress::SheepGone,
+        }
+    }
+
+    /// Ends the lock of another, since the user said that its holder is dead.
+    fn steal_lock(&mut self, vid: VdiId, owner: SocketAddr, io: &mut Context<Waiter>) -> Progress {
+        self.steal = false;
+        let name = self.meanings.front().map(|vdi| vdi.name.as_str());
+        warn!(
+            name, %vid, %owner,
+            "taking the VDI's lock from the client of that node, as --steal-lock says; if that client still lives, two writers destroy the volume"
+        );
+        self.ask(Step::Steal, Request::release_vdi(vid), io)
+    }
+
+    fn stolen(&mut self, status: Status, io: &mut Context<Waiter>) -> Progress {
+        match on_object(status) {
+            Verdict::SheepGone => Progress::SheepGone,
+            // Whether the lock is free now, the next request for it tells.
+            Verdict::Done
+            | Verdict::Retry
+            | Verdict::Reload
+            | Verdict::Recheck
+            | Verdict::Fail(_) => self.find(io),
         }
     }
 

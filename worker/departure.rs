@@ -9,7 +9,7 @@
 //! client that repeated its requests at once found an answered write undone in each of
 //! ten runs; one that paused never did in eighty kills. So changes, repeated ones too,
 //! wait until the new sheep's node list lacks the dead one, or its epoch has grown,
-//! and a moment longer. Reads go on.
+//! and a moment longer. Reads go on, unless they overlap a change that waits.
 //!
 //! ```text
 //!  Unknown ── node list ──> Listed ── it refuses ──> Holding ── left ──> Settling ──> Over

@@ -79,9 +79,9 @@ impl Engine {
             | ToWorker::Noted
             | ToWorker::Ping { .. }
             | ToWorker::LogFilter { .. } => {}
-            ToWorker::Attach { tag, volume, name, lock_sent } => {
+            ToWorker::Attach { tag, volume, name, lock_sent, steal } => {
                 let (mut io, _) = self.context(around);
-                let attach = Attach::begin(tag, volume, &name, lock_sent, &mut io);
+                let attach = Attach::begin(tag, volume, &name, lock_sent, steal, &mut io);
                 self.attaches.insert(tag, attach);
             }
             ToWorker::Remember { volume, allocations } => {

@@ -8,6 +8,7 @@ use sheepfs::ipc::Gateways;
 use sheepfs::wire::cluster::{Lock, VdiState};
 use sheepfs::wire::request::VDI_STATES_MAX;
 use sheepfs::wire::{Request, Status, VdiId};
+use std::net::SocketAddr;
 
 /// Room for so many VDIs at first, as `dog` has it (protocol 12.7).
 const RECORDS_FIRST: u32 = 512;
@@ -31,7 +32,9 @@ pub enum Owner {
     Ours,
     /// Nobody by now: the lock may be asked for again.
     Nobody,
-    /// Another node.
+    /// That other node alone.
+    Node(SocketAddr),
+    /// Several nodes share it, or the cluster does not say.
     Other,
     /// The sheep is going.
     SheepGone,
@@ -72,7 +75,8 @@ impl OwnerSearch {
         let state = states.into_iter().find(|state| state.vid == self.vid.get());
         match state.map(|state| state.lock) {
             Some(Lock::Locked(owner)) if self.gateways.contains(owner.socket_addr()) => Owner::Ours,
-            Some(Lock::Locked(_) | Lock::Shared(_)) => Owner::Other,
+            Some(Lock::Locked(owner)) => Owner::Node(owner.socket_addr()),
+            Some(Lock::Shared(_)) => Owner::Other,
             Some(Lock::Unlocked) | None => Owner::Nobody,
         }
     }
@@ -81,8 +85,7 @@ impl OwnerSearch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sheepfs::wire::cluster::NodeId;
-    use std::net::SocketAddr;
+    use sheepfs::wire::cluster::{NodeId, ShareState};
 
     fn states(lock: Lock) -> Vec<u8> {
         let state = |vid, lock| VdiState {
@@ -106,7 +109,9 @@ mod tests {
             OwnerSearch::new(Gateways::default().with(gateway), VdiId::new(7).unwrap());
         let mut hear = |lock| search.hear(Status::Success, &states(lock));
         assert_eq!(hear(Lock::Locked(NodeId::new(gateway))), Owner::Ours);
-        assert_eq!(hear(Lock::Locked(NodeId::new(other))), Owner::Other);
+        assert_eq!(hear(Lock::Locked(NodeId::new(other))), Owner::Node(other));
+        let shared = vec![(NodeId::new(gateway), ShareState::Modified)];
+        assert_eq!(hear(Lock::Shared(shared)), Owner::Other);
         assert_eq!(hear(Lock::Unlocked), Owner::Nobody);
     }
 

@@ -7,6 +7,7 @@ mod cluster;
 mod deaths;
 mod random;
 mod resumed;
+mod stolen;
 
 use crate::engine::{Engine, Surroundings};
 use crate::frame::Reply;
@@ -100,7 +101,7 @@ impl Run {
         let name = VolumeName::parse(name.as_bytes()).unwrap();
         // An attach does not wait for a cluster that asks for patience: it says so.
         let patience = std::mem::take(&mut self.patience);
-        self.tell(ToWorker::Attach { tag: Tag(0), volume, name, lock_sent: Gateways::default() });
+        self.tell(attach_of(Tag(0), volume, name));
         self.settle();
         self.patience = patience;
         assert!(matches!(self.out.pop(), Some(FromWorker::Attached { .. })));
@@ -221,6 +222,11 @@ impl Run {
         }
         panic!("the worker does not come to rest");
     }
+}
+
+/// What attaches a volume, when no earlier worker asked for its lock.
+fn attach_of(tag: Tag, volume: VolumeId, name: VolumeName) -> ToWorker {
+    ToWorker::Attach { tag, volume, name, lock_sent: Gateways::default(), steal: false }
 }
 
 /// Whether a message is more than what the supervisor must know in case the worker dies.

@@ -19,7 +19,10 @@ pub enum Failure {
     #[error("the VDI has no such snapshot")]
     NoSuchSnapshot,
     /// Somebody holds the lock.
-    #[error("the VDI is locked by another client; `dog vdi lock list` shows by which node")]
+    #[error(
+        "the VDI is locked by another client; `dog vdi lock list` shows by which node; \
+         --steal-lock takes the lock of a client that is dead for certain"
+    )]
     Locked,
     /// The cluster was never formatted.
     #[error("the cluster is not formatted; `dog cluster format` does that")]

@@ -77,6 +77,8 @@ pub enum ToWorker {
         /// nodes turns out to hold the lock, it is ours; a second lock by ourselves
         /// is refused like anybody's (hazard 8).
         lock_sent: Gateways,
+        /// Whether a lock that another holds is released and taken (hazard 51).
+        steal: bool,
     },
     /// Allocations of a volume that an earlier worker made, to be remembered by
     /// the [`ToWorker::Resume`] that follows. At most [`ALLOCATIONS_MAX`] a message.

@@ -79,7 +79,9 @@ impl Receiver<'_> {
     pub fn wait(&mut self) -> Received {
         match self.receive() {
             Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Received::Malformed,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.has_peer() => {
+                Received::Malformed
+            }
             Err(_) => Received::End,
         }
     }
@@ -107,6 +109,13 @@ impl Receiver<'_> {
             Buffer::default()
         };
         Ok(Received::Request(Incoming { header, payload, origin: Arc::clone(self.origin) }))
+    }
+
+    /// Whether an end of the stream was the client's word. The kernel tells of a reset once, and
+    /// perhaps the thread that was just sending a reply; to others it then looks like an end, but
+    /// there is no peer any more.
+    fn has_peer(&self) -> bool {
+        self.stream.get_ref().peer_addr().is_ok()
     }
 
     /// Waits for the first byte of a request.

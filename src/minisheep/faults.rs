@@ -3,16 +3,17 @@
 //! Each fault has a name, `delay#3`, and counts how often it fired, so that a test can prove that
 //! what it asked for has happened.
 
+mod answers;
 pub mod held;
 pub mod parse;
 mod snapshot;
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use tracing::info;
 
+use self::answers::{NOT_HERE, bugs, lines, members, opcode_name};
 use self::held::Places;
 use self::parse::{Command, Filter, Kind};
 use super::counters::Counters;
@@ -43,9 +44,6 @@ impl Fault {
         fires
     }
 }
-
-/// The answer to what needs the objects themselves.
-const NOT_HERE: &str = "error: only the minisheep behind the gateways can do that\n";
 
 #[derive(Debug, Default)]
 struct State {
@@ -98,6 +96,7 @@ impl Faults {
                 state.paused = false;
                 state.faults.clear();
             }),
+            Command::Linger | Command::Bury => answer = members(subject, &command),
             Command::Fired => answer = self.fired(),
             Command::Bugs | Command::ClearBugs => answer = bugs(subject, &command),
             Command::Stats => {
@@ -279,25 +278,4 @@ impl Hooks for Faults {
 fn is_change(request: &RequestHeader) -> bool {
     let changes = [Opcode::WriteObj, Opcode::CreateAndWriteObj];
     changes.iter().any(|opcode| opcode.code() == request.opcode)
-}
-
-fn bugs(subject: Subject<'_>, command: &Command) -> String {
-    let Some(sheep) = subject.sheep else { return NOT_HERE.to_owned() };
-    if *command == Command::ClearBugs {
-        sheep.rules.clear();
-        return "ok\n".to_owned();
-    }
-    lines(sheep.rules.counts().map(|(rule, count)| (rule.name().into(), count)))
-}
-
-fn opcode_name(code: u8) -> String {
-    Opcode::from_code(code).map_or_else(|| format!("{code:#04x}"), |opcode| format!("{opcode:?}"))
-}
-
-fn lines(words: impl Iterator<Item = (String, u64)>) -> String {
-    words.fold(String::new(), |mut text, (word, number)| {
-        // Writing to a string can't fail.
-        let _ = writeln!(text, "{word} {number}");
-        text
-    })
 }

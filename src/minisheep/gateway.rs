@@ -16,7 +16,7 @@
 //!
 //! | what happens | what becomes of it |
 //! | --- | --- |
-//! | a gateway starts, dies | the epoch grows, the list of nodes changes, at once |
+//! | a gateway starts, dies | the epoch grows, the list of nodes changes, at once (see `linger` and `bury` of the minisheep's [`super::faults`]) |
 //! | a gateway is stopped (SIGSTOP) | it stays a node; connecting works, nothing is answered |
 //! | a client goes, its request was read | the request is carried out all the same |
 //! | a client resets its connection | what the gateway had not read of it is lost |

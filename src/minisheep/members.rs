@@ -3,6 +3,8 @@
 //! A minisheep by itself is its cluster's only node, in epoch 1 for ever. Once a gateway
 //! ([`super::gateway`]) has joined, the gateways are the nodes, and the minisheep behind them is
 //! none any more, so that no client ever fails over to it. Each coming and going is an epoch.
+//! A real cluster takes a moment to notice that a node is dead: on request ([`super::faults`])
+//! dead gateways stay nodes for as long as a test wants.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,6 +38,8 @@ struct History {
     gateways: Vec<(u64, Node)>,
     /// Whether a gateway was ever there.
     fronted: bool,
+    /// Gateways that have ended and are nodes still; `None` when each leaves as it ends.
+    lingering: Option<Vec<u64>>,
     next: u64,
     /// Newest first; empty before the cluster is formatted.
     epochs: VecDeque<Past>,
@@ -43,7 +47,8 @@ struct History {
 
 impl History {
     fn new(own: Node) -> Self {
-        Self { own, gateways: Vec::new(), fronted: false, next: 0, epochs: VecDeque::new() }
+        let (gateways, epochs) = (Vec::new(), VecDeque::new());
+        Self { own, gateways, fronted: false, lingering: None, next: 0, epochs }
     }
 
     /// All nodes, sorted as the original does.
@@ -68,7 +73,7 @@ impl History {
     /// when nobody has noticed yet.
     fn join(&mut self, node: Node, time: u64) -> u64 {
         if let Some((old, _)) = self.gateways.iter().find(|(_, member)| member.id == node.id) {
-            self.leave(*old, time);
+            self.remove(*old, time);
         }
         self.next += 1;
         self.fronted = true;
@@ -77,12 +82,29 @@ impl History {
         self.next
     }
 
+    /// A gateway has ended.
     fn leave(&mut self, number: u64, time: u64) {
+        match &mut self.lingering {
+            Some(dead) => dead.push(number),
+            None => drop(self.remove(number, time)),
+        }
+    }
+
+    /// Whether it was a node until now.
+    fn remove(&mut self, number: u64, time: u64) -> bool {
         let before = self.gateways.len();
         self.gateways.retain(|(other, _)| *other != number);
-        if self.gateways.len() != before {
+        let removed = self.gateways.len() != before;
+        if removed {
             self.turn(time);
         }
+        removed
+    }
+
+    /// The dead leave, each with an epoch of its own; returns how many.
+    fn bury(&mut self, time: u64) -> usize {
+        let dead = self.lingering.take().unwrap_or_default();
+        dead.into_iter().filter(|number| self.remove(*number, time)).count()
     }
 
     /// A new epoch, where there are epochs.
@@ -122,6 +144,19 @@ impl Members {
         let number = self.change(|history| history.join(node, time));
         info!(gateway = %node.id, epoch = self.epoch(), "a gateway joined");
         Membership { members: Arc::clone(self), number, node }
+    }
+
+    /// From now on, gateways that end are nodes still.
+    pub fn linger(&self) {
+        self.change(|history| {
+            history.lingering.get_or_insert_default();
+        });
+    }
+
+    /// Those leave, and from now on each does as it ends; returns how many were there.
+    pub fn bury(&self) -> usize {
+        let time = super::state::now() >> 32;
+        self.change(|history| history.bury(time))
     }
 
     /// The present epoch; 0 before the cluster is formatted.
@@ -214,6 +249,24 @@ mod tests {
         assert_eq!((ports(&history), history.epoch()), (vec![9], 4), "known already");
         history.leave(alive, 104);
         assert_eq!(ports(&history), [] as [u16; 0]);
+    }
+
+    #[test]
+    fn the_dead_stay_until_the_cluster_may_notice() {
+        let mut history = History::new(node(1));
+        history.format(100);
+        let [seven, eight, _] = [7, 8, 9].map(|port| history.join(node(port), 101));
+        history.lingering = Some(Vec::new());
+        history.leave(seven, 102);
+        history.leave(eight, 102);
+        assert_eq!((ports(&history), history.epoch()), (vec![7, 8, 9], 4));
+        // Whoever comes back to an address takes the dead one's place there.
+        let seven = history.join(node(7), 103);
+        assert_eq!((ports(&history), history.epoch()), (vec![7, 8, 9], 6));
+        assert_eq!(history.bury(104), 1);
+        assert_eq!((ports(&history), history.epoch()), (vec![7, 9], 7));
+        history.leave(seven, 105);
+        assert_eq!((ports(&history), history.epoch()), (vec![9], 8), "at once again");
     }
 
     #[test]

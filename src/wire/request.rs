@@ -255,7 +255,8 @@ impl Request {
         Self::lookup(Opcode::LockVdi, vdi)
     }
 
-    /// Gives a lock back, whoever holds it: send it for own locks only.
+    /// Gives a lock back, whoever holds it (protocol 13.3): send it for own locks, or
+    /// when the user said that the holder is dead.
     #[must_use]
     pub fn release_vdi(vid: VdiId) -> Self {
         let fields = VdiFields { base_vdi_id: vid.get(), ..VdiFields::default() };

@@ -69,6 +69,12 @@ fn recovery_has_its_times_and_policies() {
     assert_eq!(read("sheepfs --on-outage=hold /mnt").unwrap().on_outage, OnOutage::Hold);
 }
 
+#[test]
+fn a_lock_is_stolen_only_when_asked_for() {
+    assert!(!read("sheepfs /mnt").unwrap().steal_lock);
+    assert!(read("sheepfs --steal-lock /mnt").unwrap().steal_lock);
+}
+
 /// Nobody finds it by accident.
 #[test]
 fn the_fence_is_switched_off_by_tests_alone() {

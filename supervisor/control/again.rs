@@ -63,7 +63,8 @@ impl Control {
             Work::Attach { id, name } => {
                 let left = self.locks_left.get(&name);
                 let lock_sent = self.lock_sent.get(&id).or(left).copied().unwrap_or_default();
-                self.send(ToWorker::Attach { tag, volume: id, name, lock_sent });
+                let steal = self.steal_lock;
+                self.send(ToWorker::Attach { tag, volume: id, name, lock_sent, steal });
             }
             Work::Resume { id, name } => {
                 if let Some(volume) = self.volumes.by_id(id) {

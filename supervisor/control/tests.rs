@@ -66,18 +66,21 @@ fn facts(vid: u32) -> VolumeFacts {
     }
 }
 
+fn wishes(sheep_ports: &[u16], attach: &[&str]) -> Wishes {
+    Wishes {
+        candidates: Candidates::several(sheep_ports.iter().copied().map(sheep)).unwrap(),
+        attach: attach.iter().map(|text| name(text)).collect(),
+        cache_len: 1 << 20,
+        cache_on: false,
+        io_timeout: Duration::from_secs(5),
+        on_outage: OnOutage::Hold,
+        steal_lock: false,
+    }
+}
+
 impl Loop {
     fn new(sheep_ports: &[u16], attach: &[&str]) -> Self {
-        let candidates = Candidates::several(sheep_ports.iter().copied().map(sheep)).unwrap();
-        let wishes = Wishes {
-            candidates,
-            attach: attach.iter().map(|text| name(text)).collect(),
-            cache_len: 1 << 20,
-            cache_on: false,
-            io_timeout: Duration::from_secs(5),
-            on_outage: OnOutage::Hold,
-        };
-        Self::with(wishes)
+        Self::with(wishes(sheep_ports, attach))
     }
 
     fn with(wishes: Wishes) -> Self {

@@ -96,7 +96,7 @@ fn main() {
         None => Cluster::Mini(Minisheep::start(&["--format"])),
     };
     let plan = if options.creates { Plan::CREATES } else { Plan::SHARED };
-    let block_size_shift = if options.creates { Plan::CREATES_SHIFT } else { 22 };
+    let block_size_shift = plan.object_shift();
     let new = NewVdi { size: plan.size(), block_size_shift, ..NewVdi::default() };
     let disk = cluster.vdi_with("recovery", &new);
     let with: Vec<&str> = options.with.iter().map(String::as_str).collect();
@@ -118,7 +118,9 @@ fn main() {
     }
     load.wait_for_progress();
     let report = load.finish();
-    report.print_stalls(options.fault.as_deref().unwrap_or("SIGKILL of the worker"), &faults);
+    let row = options.fault.as_deref().unwrap_or("SIGKILL of the worker");
+    report.print_stalls(row, &faults);
+    report.print_by_fence(row, &faults);
     for counter in COUNTERS {
         println!("{counter} {}", mount.status(counter).unwrap_or_default());
     }

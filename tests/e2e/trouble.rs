@@ -38,6 +38,48 @@ fn a_vdi_that_another_has_is_busy() {
     mount.attach(&disk);
 }
 
+/// Hazard 51: a lock outlives its client, and is taken from it only when that is asked for.
+#[test]
+fn the_lock_of_a_dead_client_is_taken_when_that_is_asked_for() {
+    let cluster = locking();
+    let (disk, free) = (cluster.vdi("disk", MIB), cluster.vdi("free", MIB));
+    // The connection ends with the statement, the lock does not.
+    assert_eq!(cluster.wire().lock(&disk), Status::Success);
+    {
+        let mount = Mount::start(&cluster, &[]);
+        assert_eq!(errno(mount.write("vdi/mount", disk.as_bytes())), Some(Errno::EBUSY));
+        let words = mount.status("last_error").unwrap();
+        assert!(words.contains("--steal-lock"), "{words}");
+    }
+    let mount = Mount::start(&cluster, &["--steal-lock", "--attach", &disk]);
+    mount.open(&disk).write_all_at(&[7; 4096], 0).unwrap();
+    mount.attach(&free);
+    for name in [&disk, &free] {
+        assert_eq!(cluster.wire().lock(name), Status::VdiLocked, "it is ours now");
+    }
+    let log = mount.log();
+    let thefts: Vec<_> = log.lines().filter(|line| line.contains("--steal-lock")).collect();
+    assert_eq!(thefts.len(), 1, "only what was refused is taken: {log}");
+    assert!(thefts[0].contains("WARN") && thefts[0].contains(&disk), "{}", thefts[0]);
+    assert!(thefts[0].contains(cluster.address()), "{}", thefts[0]);
+    mount.detach(&disk);
+    assert_eq!(cluster.wire().lock(&disk), Status::Success, "and was given back");
+}
+
+/// Whoever gets the working VDI's lock after a snapshot keeps it: only an attach takes locks.
+#[test]
+fn a_volume_whose_lock_is_lost_takes_it_back_from_nobody() {
+    let cluster = locking();
+    let disk = cluster.vdi("disk", MIB);
+    let mount = Mount::start(&cluster, &["--steal-lock", "--attach", &disk]);
+    cluster.snapshot(&disk, "before");
+    let mut other = cluster.wire();
+    assert_eq!(other.lock(&disk), Status::Success, "the new vid is nobody's at first");
+    let written = mount.open(&disk).write_all_at(&[7; 512], 0);
+    assert_eq!(errno(written), Some(Errno::EIO));
+    assert_eq!(other.lock(&disk), Status::VdiLocked, "it still is the other's");
+}
+
 #[test]
 fn the_lock_is_held_from_attach_to_detach() {
     let cluster = locking();

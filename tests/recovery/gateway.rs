@@ -8,7 +8,7 @@ use crate::random::Random;
 use crate::register::Registers;
 use crate::register::plan::Plan;
 use crate::rounds::rounds;
-use crate::site::{Site, random_while, timed, vdi_for, wait_until_serving};
+use crate::site::{Gateway, Site, random_while, timed, vdi_for, wait_until_serving};
 use crate::stalls::Stalls;
 use crate::tools::wait_for;
 use nix::errno::Errno;
@@ -67,6 +67,54 @@ fn nor_when_objects_are_created() {
     killed_in_turn("sigkill-sheep-two-nodes", Plan::CREATES, 2, rounds(4, 20));
 }
 
+/// How many changes to objects a gateway was sent.
+fn changes(gateway: &Gateway) -> u64 {
+    gateway.served("WriteObj") + gateway.served("CreateAndWriteObj")
+}
+
+/// `departure.rs`: a real cluster takes a moment to notice a death, and changes that straddle
+/// that moment may be lost by it. So changes wait until the new sheep's node list shows it, those
+/// that are repeated too, and reads don't.
+#[test]
+fn changes_wait_until_the_cluster_has_noticed_a_death() {
+    let mut site = Site::start(2);
+    let disk = vdi_for(&site.cluster, Plan::SHARED);
+    let through = site.through(0);
+    let mount = Mount::with_volume(&through, &disk, &[]);
+    let load = Registers::start(&mount.volume(&disk), Plan::SHARED);
+    load.wait_for_progress();
+    wait_for("both candidates", || mount.count("candidates") >= 2);
+    site.cluster.minisheep().control("linger");
+    let fault = Instant::now();
+    site.gateways[0].kill();
+    wait_for("the loss", || mount.count("swaps_sheep_lost") > 0);
+    wait_until_serving(&mount);
+    let next = &site.gateways[1];
+    let asked = next.served("GetNodeList");
+    wait_for("looks at the node list", || next.served("GetNodeList") >= asked + 10);
+    wait_for("all writers to wait", || mount.count("in_flight") >= Plan::SHARED.writers);
+    let (file, read) = (mount.open(&disk), next.served("ReadObj"));
+    for register in 0..Plan::SHARED.registers {
+        // Beside the register: a read of what is being written waits with that.
+        let beside = Plan::SHARED.offset(register) + Plan::SHARED.block as u64;
+        file.read_exact_at(&mut [0; 4096], beside).unwrap();
+    }
+    assert!(next.served("ReadObj") >= read + Plan::SHARED.registers, "reads go on");
+    let listed = mount.read("node/list");
+    assert!(listed.contains(site.gateways[0].address()), "it is a node still: {listed}");
+    let held = || (changes(next), mount.count("in_flight") >= Plan::SHARED.writers);
+    let gave_up = || mount.log().contains("does not notice");
+    assert!(!gave_up(), "this machine is too slow for the 10 s of the hold\n{}", mount.log());
+    assert_eq!(held(), (0, true), "no change was sent before the cluster knew");
+    assert!(mount.count("replayed") > 0, "the kill met no request");
+    assert_eq!(site.cluster.minisheep().control("bury"), "left 1\n");
+    load.wait_for_progress();
+    assert!(changes(next) > 0 && !gave_up(), "it was the news, not the time: {}", mount.log());
+    let report = load.finish();
+    report.print_stalls("unnoticed death", &[fault]);
+    report.compare(&site.cluster.content(&disk));
+}
+
 /// Reads the files that need no sheep, as long as the outage shall be; how long each took is
 /// printed. The files that need one must fail, with an errno that says it.
 fn control_files_answer_for(mount: &Mount, outage: Duration) {
@@ -101,7 +149,7 @@ fn an_outage_of_all_sheep_is_waited_out() {
     let load = Registers::start(&mount.volume(&disk), Plan::SHARED);
     load.wait_for_progress();
     let fault = Instant::now();
-    site.gateways.iter_mut().for_each(crate::site::Gateway::kill);
+    site.gateways.iter_mut().for_each(Gateway::kill);
     wait_for("the outage", || mount.status("worker_state").as_deref() == Some("backing_off"));
     control_files_answer_for(&mount, Duration::from_secs(rounds(6, 60)));
     load.check();

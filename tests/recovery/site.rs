@@ -60,7 +60,7 @@ impl Site {
 
 /// A VDI for the registers of `plan`.
 pub fn vdi_for(cluster: &Cluster, plan: Plan) -> String {
-    let block_size_shift = if plan.stride < 32 << 10 { Plan::CREATES_SHIFT } else { 22 };
+    let block_size_shift = plan.object_shift();
     let new = NewVdi { size: plan.size(), block_size_shift, ..NewVdi::default() };
     cluster.vdi_with("registers", &new)
 }

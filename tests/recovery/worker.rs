@@ -46,6 +46,7 @@ fn killed_under_load(row: &str, plan: Plan, times: u64) {
     println!("fio: {:?}", fio.finish());
     let report = load.finish();
     report.print_stalls(row, &faults);
+    report.print_by_fence(row, &faults);
     println!(
         "{row}: fenced {} released_drained {}",
         mount.count("fenced"),

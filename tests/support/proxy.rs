@@ -58,6 +58,19 @@ struct Connection {
     era: u64,
     /// One direction met an error: the other must not end as if all were well.
     broken: AtomicBool,
+    /// One direction has ended in order, and calls no more.
+    half: AtomicBool,
+}
+
+impl Connection {
+    /// Whether the end of `stream` is the other's word. After a reset the kernel tells the first
+    /// caller of it, perhaps the other direction, and shows an ordinary end to the next: then
+    /// there is no peer any more. Nor is there when both ends have closed in order; but in that
+    /// case the other direction calls no more, and a reset would have been told here.
+    fn is_in_order(&self, stream: &TcpStream) -> bool {
+        let half = self.half.load(Ordering::SeqCst);
+        !self.broken.load(Ordering::SeqCst) && (half || stream.peer_addr().is_ok())
+    }
 }
 
 impl Proxy {
@@ -167,7 +180,11 @@ impl Shared {
         let Ok(server) = TcpStream::connect(&self.target) else { return };
         self.connections.fetch_add(1, Ordering::SeqCst);
         let era = self.era.load(Ordering::SeqCst);
-        let connection = Arc::new(Connection { era, broken: AtomicBool::new(false) });
+        let connection = Arc::new(Connection {
+            era,
+            broken: AtomicBool::new(false),
+            half: AtomicBool::new(false),
+        });
         for (from, to) in [(client, &server), (&server, client)] {
             let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             from.set_nodelay(true).unwrap();
@@ -185,7 +202,8 @@ impl Shared {
                 continue;
             }
             match from.read(&mut piece) {
-                Ok(0) if !connection.broken.load(Ordering::SeqCst) && has_peer(from) => {
+                Ok(0) if connection.is_in_order(from) => {
+                    connection.half.store(true, Ordering::SeqCst);
                     let _ = to.shutdown(Shutdown::Write);
                     return;
                 }
@@ -248,12 +266,6 @@ impl Shared {
         }
         Ok(len)
     }
-}
-
-/// Whether an end of the stream is the other's word. After a reset the kernel tells the first
-/// caller of it, perhaps the other direction, and shows an ordinary end to the next.
-fn has_peer(stream: &TcpStream) -> bool {
-    stream.peer_addr().is_ok()
 }
 
 fn is_passing(error: &std::io::Error) -> bool {

@@ -11,11 +11,13 @@
 pub mod block;
 #[path = "register/plan.rs"]
 pub mod plan;
+#[path = "register/report.rs"]
+pub mod report;
 
 use self::block::{Aligned, decode, encode};
 use self::plan::Plan;
+use self::report::{Call, Report};
 use crate::random::Random;
-use crate::stalls::Stalls;
 use crate::tools::wait_for;
 use nix::libc::O_DIRECT;
 use std::fs::File;
@@ -24,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The writes to one register: the number of the last that was begun, and of the last that was
 /// answered.
@@ -44,15 +46,6 @@ struct Shared {
     progress: Vec<AtomicU64>,
     stop: AtomicBool,
     failure: Mutex<Option<String>>,
-}
-
-/// One call, from its beginning to its answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Call {
-    /// When it was made.
-    pub begun: Instant,
-    /// When it was answered.
-    pub ended: Instant,
 }
 
 /// Registers under load; ends when it is finished or dropped.
@@ -125,7 +118,7 @@ impl Registers {
             let found = decode(register, room.bytes()).unwrap_or_else(|words| panic!("{words}"));
             assert_eq!(found, *expected, "register {register} at the end");
         }
-        Report { plan, expected, calls }
+        Report::new(plan, expected, calls)
     }
 
     /// Ends the load, for a test that asked for errors; what went wrong first.
@@ -178,7 +171,7 @@ impl Shared {
         let ended = Instant::now();
         written.map_err(|error| format!("write {write} to register {register}: {error}"))?;
         history.answered.store(write, Ordering::SeqCst);
-        Ok(Call { begun, ended })
+        Ok(Call { begun, ended, changes: Some(self.plan.object(register)) })
     }
 
     fn keep_reading(&self, reader: u64) -> Vec<Call> {
@@ -209,7 +202,7 @@ impl Shared {
                  read, and {issued} begun after it"
             ));
         }
-        Ok(Call { begun, ended })
+        Ok(Call { begun, ended, changes: None })
     }
 
     /// Notes what went wrong first, and ends the load.
@@ -220,56 +213,6 @@ impl Shared {
 
     fn answered(&self) -> Vec<u64> {
         self.histories.iter().map(|history| history.answered.load(Ordering::SeqCst)).collect()
-    }
-}
-
-/// What a load has done, and what must be in its registers from now on.
-#[derive(Debug)]
-pub struct Report {
-    plan: Plan,
-    expected: Vec<u64>,
-    calls: Vec<Call>,
-}
-
-impl Report {
-    /// Fails the test unless `content`, a volume as somebody else sees it, holds the same.
-    pub fn compare(&self, content: &[u8]) {
-        for (register, expected) in (0..).zip(&self.expected) {
-            let block = &content[self.plan.offset(register) as usize..][..self.plan.block];
-            assert_eq!(decode(register, block).as_ref(), Ok(expected), "by the wire");
-        }
-    }
-
-    /// How many registers were written at all.
-    pub fn touched(&self) -> usize {
-        self.expected.iter().filter(|write| **write > 0).count()
-    }
-
-    /// Prints for the faults at those instants: how long calls that were under way then went
-    /// on, and how long the slowest took that was made later, before the next fault.
-    pub fn print_stalls(&self, row: &str, faults: &[Instant]) {
-        let (mut under_way, mut later) = (Stalls::new(row), Stalls::new(&format!("{row}, later")));
-        for (number, fault) in faults.iter().enumerate() {
-            let next = faults.get(number + 1);
-            under_way.extend(self.stall_at(*fault));
-            later.extend(self.slowest_between(*fault, next.copied()));
-        }
-        under_way.print();
-        later.print();
-    }
-
-    /// For how much longer some call that was under way at `fault` had no answer.
-    pub fn stall_at(&self, fault: Instant) -> Option<Duration> {
-        let hit = self.calls.iter().filter(|call| call.begun <= fault && fault < call.ended);
-        hit.map(|call| call.ended - fault).max()
-    }
-
-    fn slowest_between(&self, from: Instant, to: Option<Instant>) -> Option<Duration> {
-        let later = self
-            .calls
-            .iter()
-            .filter(|call| from < call.begun && to.is_none_or(|to| call.begun < to));
-        later.map(|call| call.ended - call.begun).max()
     }
 }
 

@@ -87,7 +87,7 @@ fn members(message: &FromWorker) -> bool {
 fn attach(tag: u64) -> ToWorker {
     let name = VolumeName::parse(b"disk").unwrap();
     let (tag, volume) = (Tag(tag), VolumeId(1));
-    ToWorker::Attach { tag, volume, name, lock_sent: Gateways::default() }
+    ToWorker::Attach { tag, volume, name, lock_sent: Gateways::default(), steal: false }
 }
 
 fn done(wanted: u64) -> impl Fn(&FromWorker) -> bool {

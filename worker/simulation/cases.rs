@@ -1,8 +1,8 @@
 //! Single situations, step by step.
 
 use super::cluster::Inode;
-use super::{Fate, Run, VOLUME};
-use sheepfs::ipc::{Failure, FromWorker, Gateways, Query, RawSpan, Tag, ToWorker, VolumeId};
+use super::{Fate, Run, VOLUME, attach_of};
+use sheepfs::ipc::{Failure, FromWorker, Query, RawSpan, Tag, ToWorker, VolumeId};
 use sheepfs::wire::header::RequestHeader;
 use sheepfs::wire::name::VolumeName;
 use sheepfs::wire::{ObjectId, Opcode, Status};
@@ -206,9 +206,7 @@ fn a_flush_that_must_wait_is_not_sent_again_at_once() {
 fn an_attach_that_must_wait_is_not_sent_again_at_once() {
     let mut run = quiet();
     let name = VolumeName::parse(b"disk").unwrap();
-    let message =
-        ToWorker::Attach { tag: Tag(1), volume: VolumeId(2), name, lock_sent: Gateways::default() };
-    run.tell(message);
+    run.tell(attach_of(Tag(1), VolumeId(2), name));
     run.answer(0, Fate::Refused(Status::CollectingCinfo));
     assert!(run.cluster.sent.is_empty());
     run.settle();

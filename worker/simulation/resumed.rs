@@ -132,7 +132,7 @@ fn a_lock_that_was_asked_for_before_a_death_is_ours() {
         run.cluster.locks = Some(BTreeSet::from([7]));
         let name = VolumeName::parse(b"disk").unwrap();
         let (tag, volume) = (Tag(1), VolumeId(2));
-        run.tell(ToWorker::Attach { tag, volume, name, lock_sent });
+        run.tell(ToWorker::Attach { tag, volume, name, lock_sent, steal: false });
         run.settle();
         assert_eq!(matches!(run.out.last(), Some(FromWorker::Attached { .. })), goes_on);
     }

@@ -185,7 +185,7 @@ impl Volume {
             }
             // It is on a yet newer vid, or was given back.
             Owner::Nobody => self.look_up_later(io),
-            Owner::Other => self.fail(Failure::LockLost, io),
+            Owner::Node(_) | Owner::Other => self.fail(Failure::LockLost, io),
             Owner::SheepGone => {}
         }
     }

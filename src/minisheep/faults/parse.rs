@@ -12,6 +12,8 @@
 //! pause, resume                          hold all requests
 //! hurry                                  end the delays that are running
 //! release, drop                          let all that is held go on in order, or forget it
+//! linger                                 gateways that end are nodes still
+//! bury                                   those leave, and others at once again; how many `left`
 //! held                                   how many `requests` and `replies` are held
 //! fired, bugs, stats                     lines of `word number`
 //! clear, clear-bugs
@@ -19,7 +21,8 @@
 //!
 //! `clear` ends faults, but what they hold stays held, and `release` does not end a fault: so
 //! `clear` and then `release` lets everything go. At a gateway all is about that gateway, and
-//! what only the minisheep behind it can do (late-reclaim, snapshot, bugs) is refused.
+//! what only the minisheep behind it can do (late-reclaim, snapshot, linger, bury, bugs) is
+//! refused.
 //!
 //! FILTER is any of `opcode=write` (or a number), `kind=data` (or inode), `vid=HEX`, `oid=HEX`,
 //! `skip=N` (leave the first N alone) and `count=N` (then stop).
@@ -128,6 +131,10 @@ pub enum Command {
     Decide(Fate),
     /// How much is held.
     Held,
+    /// Gateways that end are nodes still.
+    Linger,
+    /// Those leave.
+    Bury,
     /// How often each fault fired.
     Fired,
     /// Which rules were broken how often.
@@ -168,6 +175,8 @@ pub fn parse(line: &str) -> Result<Command, ParseError> {
         "release" => return Ok(Command::Decide(Fate::Goes)),
         "drop" if words.clone().next().is_none() => return Ok(Command::Decide(Fate::Forgotten)),
         "held" => return Ok(Command::Held),
+        "linger" => return Ok(Command::Linger),
+        "bury" => return Ok(Command::Bury),
         "fired" => return Ok(Command::Fired),
         "bugs" => return Ok(Command::Bugs),
         "stats" => return Ok(Command::Stats),
@@ -300,6 +309,8 @@ mod tests {
         let filter = Filter { kind: Some(ObjectKind::Data), ..Filter::default() };
         assert_eq!(parse("hold kind=data"), Ok(Command::Add(Kind::Hold, filter.clone())));
         assert_eq!(parse("hold_reply kind=data"), Ok(Command::Add(Kind::HoldReply, filter)));
+        assert_eq!(parse("linger"), Ok(Command::Linger));
+        assert_eq!(parse("bury"), Ok(Command::Bury));
         assert_eq!(parse("release"), Ok(Command::Decide(Fate::Goes)));
         assert_eq!(parse("drop"), Ok(Command::Decide(Fate::Forgotten)));
     }

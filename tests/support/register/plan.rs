@@ -42,6 +42,16 @@ impl Plan {
         register * SCATTER % self.registers * self.stride
     }
 
+    /// log2 of the size of the objects that it is made for.
+    pub fn object_shift(&self) -> u8 {
+        if self.stride < 32 << 10 { Self::CREATES_SHIFT } else { 22 }
+    }
+
+    /// The object that a register lies in.
+    pub fn object(&self, register: u64) -> u64 {
+        self.offset(register) >> self.object_shift()
+    }
+
     /// How many registers a writer has.
     pub fn registers_of(&self, writer: u64) -> u64 {
         (self.registers - writer).div_ceil(self.writers)
