@@ -23,6 +23,7 @@
 mod lives;
 mod mailbox;
 mod message;
+mod signals;
 mod starter;
 mod store;
 mod supervisor;
@@ -43,14 +44,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use sheepfs::logging::Sink;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::backend::SignalDelivery;
-use signal_hook::iterator::exfiltrator::SignalOnly;
+use signals::Signals;
 use std::collections::BTreeSet;
 use std::env;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use store::Store;
@@ -84,7 +82,7 @@ struct Keeper<'a> {
     command: &'a dyn Fn() -> Command,
     tell_starter: &'a dyn Fn() -> Result<(), BackgroundError>,
     mailbox: Mailbox,
-    signals: SignalDelivery<UnixStream, SignalOnly>,
+    signals: Signals,
     store: Store,
     lives: Lives,
     watchdog: Watchdog,
@@ -103,13 +101,11 @@ impl<'a> Keeper<'a> {
         tell_starter: &'a dyn Fn() -> Result<(), BackgroundError>,
         watchdog_limit: Duration,
     ) -> io::Result<Self> {
-        let (read, write) = UnixStream::pair()?;
-        let watched = [SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
         Ok(Self {
             command,
             tell_starter,
             mailbox: Mailbox::open()?,
-            signals: SignalDelivery::with_pipe(read, write, SignalOnly, watched)?,
+            signals: Signals::watch()?,
             store: Store::default(),
             lives: Lives::default(),
             watchdog: Watchdog::new(watchdog_limit),
@@ -173,7 +169,7 @@ impl<'a> Keeper<'a> {
     fn wait(&self) -> Result<bool, Errno> {
         let mut fds = vec![
             PollFd::new(self.mailbox.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.signals.get_read().as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         ];
         fds.extend(self.child.as_ref().map(|child| PollFd::new(child.pidfd(), PollFlags::POLLIN)));
         match poll(&mut fds, self.timeout()) {
@@ -195,12 +191,12 @@ impl<'a> Keeper<'a> {
     }
 
     fn hear_signals(&mut self) {
-        for number in self.signals.pending() {
-            match Signal::try_from(number) {
-                Ok(Signal::SIGTERM | Signal::SIGINT) => self.stop(),
+        for signal in self.signals.pending() {
+            match signal {
+                Signal::SIGTERM | Signal::SIGINT => self.stop(),
                 // The child's own descriptor tells of its death.
-                Ok(Signal::SIGCHLD) | Err(_) => {}
-                Ok(signal) => self.pass_on(signal),
+                Signal::SIGCHLD => {}
+                signal => self.pass_on(signal),
             }
         }
     }
@@ -251,7 +247,10 @@ impl<'a> Keeper<'a> {
             self.watchdog.pet(Instant::now());
         }
         self.store.obey(message.ask, message.fds);
-        if message.is_ready {
+        if message.is_reloading {
+            self.lives.said_reloading();
+        }
+        if message.is_ready && !self.lives.is_ready() {
             self.ready();
         }
     }

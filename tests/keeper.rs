@@ -181,7 +181,26 @@ fn the_words_of_the_manager_are_for_the_supervisor_alone() {
     mounted.unmount();
 }
 
-/// Only a keeper's death is nobody's business.
+/// Its parent can't know its number, and so it writes that down itself, before it becomes the
+/// supervisor.
+#[test]
+fn what_was_kept_is_for_the_process_that_finds_it() {
+    let mounted = Mounted { dir: tempfile::tempdir().unwrap() };
+    fs::create_dir(mounted.point()).unwrap();
+    let data = mounted.dir.path().join("data");
+    let mut command = Command::new(cargo_bin("sheepfs"));
+    command.env("SHEEPFS_IN_BACKGROUND", "starting").env("LISTEN_FDS", "0");
+    command.args(["--local", arg(&data)]).arg(mounted.point());
+    let mut child = tools::start(&mut command);
+    wait_for("the mount", || mounted.is_mounted());
+    let found = environment_of(child.id().cast_signed());
+    assert_eq!(found["LISTEN_PID"], child.id().to_string());
+    assert!(!found.contains_key("WATCHDOG_PID"), "nobody watches it: {found:?}");
+    run("umount", &[arg(&mounted.point())]);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// The keeper's own death ends nothing.
 #[test]
 fn the_mount_outlives_its_keeper() {
     let mounted = Mounted::start();

@@ -23,6 +23,8 @@ pub enum Ask {
 pub struct Message {
     /// `READY=1`
     pub is_ready: bool,
+    /// `RELOADING=1`
+    pub is_reloading: bool,
     /// `WATCHDOG=1`
     pub is_alive: bool,
     /// `FDSTORE=1` or `FDSTOREREMOVE=1`
@@ -42,7 +44,13 @@ impl Message {
             true if says("FDSTORE=1") => Ask::Store(name.to_owned()),
             _ => Ask::Nothing,
         };
-        Self { is_ready: says("READY=1"), is_alive: says("WATCHDOG=1"), ask, fds }
+        Self {
+            is_ready: says("READY=1"),
+            is_reloading: says("RELOADING=1"),
+            is_alive: says("WATCHDOG=1"),
+            ask,
+            fds,
+        }
     }
 }
 
@@ -65,7 +73,7 @@ mod tests {
         let message = Message::read(b"STATUS=READY=1\nWATCHDOG=1", Vec::new());
         assert!(!message.is_ready && message.is_alive);
         let message = Message::read(b"READY=1\nSTATUS=mounted\nMAINPID=1\n\xff\n", Vec::new());
-        assert!(message.is_ready && !message.is_alive);
+        assert!(message.is_ready && !message.is_alive && !message.is_reloading);
         assert_eq!(message.ask, Ask::Nothing);
     }
 

@@ -158,6 +158,23 @@ fn a_signal_waits_until_the_child_can_hear_it() {
     assert_eq!(site.end().code(), Some(0));
 }
 
+/// While it starts another program in its own place, it has nobody who listens.
+#[test]
+fn a_signal_waits_for_the_end_of_a_reload() {
+    let site = Site::new();
+    let mut life = site.life();
+    life.order("ready");
+    assert_eq!(site.call(), "told\n");
+    life.order("reloading");
+    life.order("barrier");
+    site.signal(Signal::SIGHUP);
+    life.order("hear signals");
+    life.order("ready");
+    assert_eq!(life.signal(), Signal::SIGHUP);
+    life.last_order("exit 0");
+    assert_eq!(site.end().code(), Some(0));
+}
+
 #[test]
 fn a_stop_before_the_mount_is_ready_ends_the_attempt() {
     let site = Site::new();

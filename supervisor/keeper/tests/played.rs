@@ -108,6 +108,7 @@ fn say(calls: &mut UnixStream, line: &str) {
 fn carry_out(manager: &Manager, inherited: &Inherited, words: &[&str]) {
     match words {
         ["ready"] => manager.ready("played"),
+        ["reloading"] => manager.reloading(),
         ["alive"] => manager.alive(),
         ["barrier"] => manager.barrier(BARRIER_LIMIT).unwrap(),
         ["store", name, file] => {
