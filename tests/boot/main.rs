@@ -34,6 +34,9 @@ mod wire;
 
 mod ends;
 mod harness;
+#[path = "../recovery/rounds.rs"]
+mod rounds;
+mod scene;
 mod service;
 mod unit;
 

@@ -1,7 +1,9 @@
 //! The shipped unit, started on /mnt/sheep of a [`System`].
 
 use crate::systemd::System;
+use crate::systemd::process::{name_of, started_at};
 use crate::tools::wait_for;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -45,6 +47,11 @@ impl<'a> Service<'a> {
         self.system.succeed(&["systemctl", verb, UNIT]);
     }
 
+    /// As [`Service::systemctl`], for a verb with options.
+    pub fn systemctl_with(&self, verb: &[&str]) {
+        self.system.succeed(&[&["systemctl"], verb, &[UNIT]].concat());
+    }
+
     /// Adds a drop-in to the unit.
     pub fn amend(&self, section: &str) {
         let file = "/etc/systemd/system/sheepfs@.service.d/test.conf";
@@ -75,6 +82,16 @@ impl<'a> Service<'a> {
         pairs.find(|(found, _)| *found == key).map(|(_, value)| value.to_owned())
     }
 
+    /// The number that `config/status` gives for `key`.
+    ///
+    /// # Panics
+    /// When it gives none.
+    pub fn count(&self, key: &str) -> u64 {
+        let value = self.status(key);
+        let number = value.as_ref().and_then(|value| value.parse().ok());
+        number.unwrap_or_else(|| panic!("no number for {key}: {value:?}"))
+    }
+
     /// The supervisor's process.
     ///
     /// # Panics
@@ -82,6 +99,29 @@ impl<'a> Service<'a> {
     pub fn supervisor(&self) -> Pid {
         let process = self.system.main_process(UNIT);
         process.unwrap_or_else(|| panic!("no supervisor, but {}", self.property("SubState")))
+    }
+
+    /// Waits until another process than `before` is the supervisor.
+    pub fn wait_for_another_than(&self, before: Pid) {
+        wait_for("another supervisor", || {
+            self.system.main_process(UNIT).is_some_and(|process| process != before)
+        });
+    }
+
+    /// Kills the worker as `kill -9` does, as soon as there is one: the eldest, since a spare
+    /// one was started after it.
+    pub fn kill_worker(&self) {
+        wait_for("a worker that can be killed", || {
+            let mut workers = self.system.processes_of(UNIT);
+            workers.retain(|pid| name_of(*pid) == "sheepfs-worker");
+            let worker = workers.into_iter().min_by_key(|pid| started_at(*pid));
+            worker.is_some_and(|pid| kill(pid, Signal::SIGKILL).is_ok())
+        });
+    }
+
+    /// How many descriptors systemd holds for it.
+    pub fn stored(&self) -> u64 {
+        self.property("NFileDescriptorStore").parse().unwrap()
     }
 
     /// The mount, as mountinfo has it.
@@ -102,7 +142,7 @@ impl<'a> Service<'a> {
         // A stop that exceeds its time-out is a failure, with another result.
         assert_eq!(self.property("Result"), "success");
         assert_eq!(self.property("ExecMainStatus"), "0");
-        assert_eq!(self.property("NFileDescriptorStore"), "0");
+        assert_eq!(self.stored(), 0);
         assert_eq!(self.system.mounts_at(POINT), [""; 0]);
         assert_eq!(self.system.processes_of(UNIT), []);
         // Anybody may wait for a disk for a moment.

@@ -4,6 +4,8 @@ use crate::MIB;
 use crate::cluster::Cluster;
 use crate::register::Registers;
 use crate::register::plan::Plan;
+use crate::rounds::rounds;
+use crate::scene::under_load;
 use crate::service::{POINT, Service};
 use crate::systemd::System;
 use crate::systemd::process::in_state_d;
@@ -68,6 +70,23 @@ fn the_journal_has_what_the_unit_says() {
     }
     service.systemctl("stop");
     service.assert_ended();
+}
+
+/// What is unseen under a mount of a test's own is unseen under the unit, too: nothing in it
+/// takes a worker's death for the service's.
+#[test]
+fn a_dead_worker_is_no_dead_service() {
+    under_load("sigkill-worker-of-unit", |scene| {
+        let supervisor = scene.service.supervisor();
+        for _ in 0..rounds(3, 20) {
+            let before = scene.service.count("swaps_worker_died");
+            scene.at_any_instant(|service| service.kill_worker());
+            wait_for("a swap", || scene.service.count("swaps_worker_died") > before);
+            scene.check();
+        }
+        assert_eq!(scene.service.supervisor(), supervisor);
+        assert_eq!(scene.service.property("NRestarts"), "0");
+    });
 }
 
 /// Registers on the unit's mount, and one more descriptor that stays open.

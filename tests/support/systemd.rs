@@ -16,7 +16,7 @@ mod control_group;
 pub mod process;
 
 use self::control_group::ControlGroup;
-use self::process::{id_inside, in_state_d, users_of};
+use self::process::{has_open, id_inside, in_state_d, name_of, users_of};
 use crate::minisheep::fail;
 use crate::tools::{Output, arg, holds_in_time, output, start, succeed, wait_until};
 use nix::sys::signal::{Signal, kill};
@@ -148,6 +148,11 @@ impl System {
         self.cgroup.all_processes().into_iter().filter(|pid| in_state_d(*pid)).collect()
     }
 
+    /// The processes that have `file` open.
+    pub fn holders_of(&self, file: &str) -> Vec<Pid> {
+        self.cgroup.all_processes().into_iter().filter(|pid| has_open(*pid, file)).collect()
+    }
+
     /// The line of mountinfo for what is mounted at `point`, the latest first.
     pub fn mounts_at(&self, point: &str) -> Vec<String> {
         let mountinfo = fs::read_to_string(format!("/proc/{}/mountinfo", self.init)).unwrap();
@@ -223,9 +228,8 @@ fn wait_for_init(child: &mut Child, log: &Path) -> Pid {
 /// The name is looked at first: until then the root directory is the machine's, where another
 /// systemd may run.
 fn is_ready(init: Pid) -> bool {
-    let name = fs::read_to_string(format!("/proc/{init}/comm")).unwrap_or_default();
     let socket = format!("/proc/{init}/root/run/systemd/private");
-    name == "systemd\n" && Path::new(&socket).exists()
+    name_of(init) == "systemd" && Path::new(&socket).exists()
 }
 
 /// Kills `init` unless the returned sender is dropped in time: then the kernel ends the mounts

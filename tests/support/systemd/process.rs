@@ -13,6 +13,27 @@ pub fn users_of(namespace: &Path) -> Vec<PathBuf> {
     processes.filter(uses).collect()
 }
 
+/// The name of a process's program; empty when it is gone.
+pub fn name_of(pid: Pid) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
+/// When a process was started, in the kernel's ticks.
+pub fn started_at(pid: Pid) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in brackets, may hold anything; the time is the 20th word behind it.
+    let ticks = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19));
+    ticks.map_or(u64::MAX, |ticks| ticks.parse().unwrap())
+}
+
+/// Whether a process has `file` open.
+pub fn has_open(pid: Pid, file: &str) -> bool {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut targets = links.filter_map(|link| fs::read_link(link.path()).ok());
+    targets.any(|target| target == Path::new(file))
+}
+
 /// The id of a process in the innermost PID namespace that it has one in.
 pub fn id_inside(pid: Pid) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
