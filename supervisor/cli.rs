@@ -99,6 +99,10 @@ pub struct Options {
     #[arg(long, exclusive = true)]
     pub check_state: bool,
 
+    /// For tests: end by a panic when so many requests are in flight
+    #[arg(long, value_name = "COUNT", hide = true)]
+    pub panic_at_parked: Option<usize>,
+
     /// For tests: as with a kernel that can't deliver requests again
     #[arg(long, hide = true)]
     pub no_resend: bool,

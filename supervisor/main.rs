@@ -28,6 +28,7 @@ mod mount;
 mod notify;
 mod predecessor;
 mod programs;
+mod residence;
 mod session;
 mod settings;
 mod signals;
@@ -38,6 +39,7 @@ mod status;
 mod succession;
 mod texts;
 mod tree;
+mod uniques;
 mod volumes;
 mod words;
 

@@ -9,6 +9,7 @@
 mod helper;
 mod mountinfo;
 mod point;
+mod stale;
 
 pub use point::MountPoint;
 
@@ -261,6 +262,15 @@ fn mount_directly(
     }
 }
 
+/// Takes a mount out of the tree, whoever uses it.
+fn detach(point: &Path) -> Result<(), MountError> {
+    if !geteuid().is_root() {
+        return helper::unmount(point).map(drop);
+    }
+    umount2(point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)
+        .map_err(|errno| MountError::system("detaching", point, errno))
+}
+
 fn unmount_directly(point: &Path) -> Result<Unmounted, MountError> {
     match umount2(point, MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) => return Ok(Unmounted::Clean),
@@ -268,9 +278,7 @@ fn unmount_directly(point: &Path) -> Result<Unmounted, MountError> {
         Err(Errno::EBUSY) => {}
         Err(errno) => return Err(MountError::system("unmounting", point, errno)),
     }
-    umount2(point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)
-        .map(|()| Unmounted::Detached)
-        .map_err(|errno| MountError::system("detaching", point, errno))
+    detach(point).map(|()| Unmounted::Detached)
 }
 
 #[cfg(test)]

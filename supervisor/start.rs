@@ -16,6 +16,7 @@ use crate::local::Local;
 use crate::mount::{MountOptions, MountPoint, SOURCE};
 use crate::notify::{self, Manager};
 use crate::predecessor;
+use crate::residence;
 use crate::settings::Shared;
 use crate::signals;
 use crate::spawn::Workers;
@@ -57,6 +58,7 @@ fn start_again() -> Result<Status, Failed> {
 }
 
 fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
+    residence::become_flusher();
     let inherited = notify::inherited().map_err(Failed::Inherited)?;
     let beginning = Beginning::of(inherited, options.mount_point())?;
     let (sender, receiver) = mpsc::channel();
@@ -98,6 +100,7 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
         state,
         manager: Manager::from_environment(),
         may_resend: !options.no_resend,
+        panic_at: options.panic_at_parked,
         events,
         workers: Workers::new(sink),
         io_timeout: options.io_timeout,
