@@ -22,6 +22,7 @@ mod kernel_limits;
 mod link;
 mod local;
 mod mount;
+mod mount_helper;
 mod programs;
 mod session;
 mod settings;
@@ -40,6 +41,9 @@ use std::process;
 
 fn main() {
     descriptors::keep_from_children();
+    if mount_helper::is_called() {
+        process::exit(mount_helper::run().into());
+    }
     let status = match Options::read(std::env::args_os()) {
         Err(error) => say_usage(&error),
         Ok(options) => start::start(&options).unwrap_or_else(|failed| say(&failed)),

@@ -11,7 +11,7 @@ use crate::events::Events;
 use crate::exit::{Failed, Status};
 use crate::kernel_limits;
 use crate::local::Local;
-use crate::mount::{MountOptions, MountPoint, SOURCE};
+use crate::mount::{MountOptions, MountPoint};
 use crate::settings::Shared;
 use crate::signals;
 use crate::spawn::Workers;
@@ -63,7 +63,7 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
         io_timeout: options.io_timeout,
         fence_time: options.fence_time(),
         point,
-        options: MountOptions { source: SOURCE.to_owned(), allow_other: options.allow_other },
+        options: mount_options(options),
         look: look(options),
         in_background: sink == Sink::Journal,
     };
@@ -106,6 +106,14 @@ fn candidates(options: &Options, local: Option<&Local>) -> Result<Candidates, Fa
         tracing::warn!(%sheep, "an odd address for a sheep: {oddity}");
     }
     Ok(candidates)
+}
+
+fn mount_options(options: &Options) -> MountOptions {
+    MountOptions {
+        source: options.source.clone(),
+        allow_other: options.allow_other,
+        read_only: options.read_only,
+    }
 }
 
 /// Everything belongs to the caller, unless the options give the volumes to

@@ -234,6 +234,8 @@ fn help_lists_exactly_what_there_is() {
         "--on-outage <POLICY>",
         "--io-timeout <SECONDS>",
         "--fence <HOW>",
+        "--read-only",
+        "--source <WORDS>",
         "-h, --help",
         "-V, --version",
     ];

@@ -7,7 +7,7 @@ use std::fs::canonicalize;
 use tempfile::TempDir;
 
 fn options() -> MountOptions {
-    MountOptions { source: SOURCE.to_owned(), allow_other: false }
+    MountOptions { source: SOURCE.to_owned(), allow_other: false, read_only: false }
 }
 
 fn mounted() -> (TempDir, Mount, OwnedFd) {
