@@ -137,6 +137,8 @@ pub struct MountOptions {
     pub source: String,
     /// Whether other users may use it, as far as the modes let them.
     pub allow_other: bool,
+    /// Whether nothing can be written through it, volumes nor control files.
+    pub read_only: bool,
 }
 
 /// How a mount ended.
@@ -252,7 +254,8 @@ fn mount_directly(
         getegid(),
         if options.allow_other { ",allow_other" } else { "" },
     );
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    flags.set(MsFlags::MS_RDONLY, options.read_only);
     let source = Some(options.source.as_str());
     match mount(source, point, Some(FSTYPE), flags, Some(data.as_str())) {
         Ok(()) => Ok(()),

@@ -20,7 +20,7 @@ use crate::fs::SheepFs;
 use crate::handles::Handles;
 use crate::link::Link;
 use crate::mount::{Mount, MountOptions, MountPoint};
-use crate::notify::Manager;
+use crate::notify::{self, Manager};
 use crate::session::Session;
 use crate::settings::Shared;
 use crate::spawn::Workers;
@@ -297,6 +297,10 @@ impl Shell {
     }
 
     fn mount(&mut self) -> Result<(), Failed> {
+        if notify::was_given_descriptors() {
+            // Of a mount that is gone.
+            self.keep_nothing();
+        }
         let (mount, device) = Mount::new(&self.parts.point, &self.parts.options)?;
         let ready = Session::start(&device, self.filesystem()).map_err(Failed::from).and_then(
             |(session, handshake)| {

@@ -72,7 +72,8 @@ impl Rig {
         let (link, worker) = fake::link(1, ARENA_LEN, usize::try_from(DISK_LEN).unwrap());
         data.connect(link.clone(), Pace::All);
         let point = MountPoint::check(dir.path()).unwrap();
-        let options = MountOptions { source: SOURCE.to_owned(), allow_other: true };
+        let options =
+            MountOptions { source: SOURCE.to_owned(), allow_other: true, read_only: false };
         let (mount, device) = Mount::new(&point, &options).unwrap();
         let (session, _) = Session::start(&device, filesystem).unwrap();
         mount.raise_read_ahead();
