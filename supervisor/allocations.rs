@@ -48,7 +48,7 @@ struct Written {
 
 impl Allocations {
     /// Those that are recorded.
-    pub fn new(volumes: Arc<Volumes>, records: Slab<2>) -> Self {
+    pub fn new(volumes: Arc<Volumes>, mut records: Slab<2>) -> Self {
         let clock = Clock::read();
         let mut by_volume: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
         for (place, [key, value]) in records.records().all() {
@@ -56,7 +56,16 @@ impl Allocations {
             let owner = u32::try_from(value >> TIME_BITS).unwrap_or_default();
             let heard = clock.instant(value & ((1 << TIME_BITS) - 1));
             let written = Written { owner, heard, place: Some(place) };
-            by_volume.entry(volume).or_default().insert(block, written);
+            let blocks = by_volume.entry(volume).or_default();
+            // A predecessor may have been ended between a new record and the removal of
+            // the one before.
+            let older = match blocks.insert(block, written) {
+                Some(before) if before.heard > written.heard => blocks.insert(block, before),
+                before => before,
+            };
+            if let Some(place) = older.and_then(|older: Written| older.place) {
+                records.remove(place);
+            }
         }
         let written = Mutex::new(AllWritten { by_volume, records, is_full: false });
         Self { volumes, written }
@@ -229,5 +238,20 @@ mod tests {
         assert!(told(&second).is_empty());
         let third = Allocations::new(volumes(), state.allocations());
         assert!(told(&third).is_empty());
+    }
+
+    #[test]
+    fn of_two_records_of_one_block_the_newer_counts() {
+        let state = State::create().unwrap();
+        let key = u64::from(A.0) << 32 | 7;
+        let record = |owner: u64, time: u64| [key, owner << TIME_BITS | time];
+        let mut records = state.allocations();
+        for (owner, time) in [(2, 10), (1, 5)] {
+            records.add(record(owner, time)).unwrap();
+        }
+        let first = Allocations::new(volumes(), state.allocations());
+        assert_eq!(told(&first), [(7, 2)]);
+        first.forget(A);
+        assert!(told(&Allocations::new(volumes(), state.allocations())).is_empty());
     }
 }

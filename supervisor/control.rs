@@ -83,6 +83,8 @@ pub struct Control {
     volumes: Arc<Volumes>,
     candidates: Candidates,
     attach_at_start: Vec<VolumeName>,
+    /// All that was ever to be attached at a start.
+    attach_wished: Vec<VolumeName>,
     /// Bytes of object cache when it is on.
     cache_len: u64,
     cache_on: bool,
@@ -159,6 +161,7 @@ impl Control {
             shared,
             candidates: wishes.candidates,
             phase: Phase::Starting { to_attach: attach.len() },
+            attach_wished: attach.iter().cloned().collect(),
             attach_at_start: attach.into_iter().collect(),
             cache_len: wishes.cache_len,
             cache_on: wishes.cache_on,

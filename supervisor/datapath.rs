@@ -139,6 +139,15 @@ impl<R> DataPath<R> {
         self.lock().hold();
     }
 
+    /// The worker gets what is new again.
+    pub fn release(&self)
+    where
+        R: Parked,
+    {
+        let started = self.lock().release();
+        self.launch_all(started);
+    }
+
     /// A worker is dead, and all that it said was heard: its requests wait for the
     /// next one. `gateway` is the sheep of its session, where they may still run.
     /// Gives what it was told of and has not answered.
@@ -172,12 +181,26 @@ impl<R> DataPath<R> {
     ) {
         let mut state = self.lock();
         state.fences.restore(fences);
+        let strange = state.told.others_than(session.map(|(generation, _)| generation));
+        if strange > 0 {
+            tracing::warn!(
+                requests = strange,
+                "the process before had told workers of requests that are fenced already"
+            );
+        }
         if let Some((generation, gateway)) = session {
             let told = state.told.left_by(generation);
             for object in told.iter().chain(repairing) {
                 state.fences.add(*object, gateway, generation, now);
             }
         }
+    }
+
+    /// Volumes with fences, for a successor.
+    pub fn fenced_names(&self) -> Vec<(VolumeName, VolumeId)> {
+        let state = self.lock();
+        let fenced = state.names.iter().filter(|(_, volume)| state.fences.any_of(**volume));
+        fenced.map(|(name, volume)| (name.clone(), *volume)).collect()
     }
 
     /// The fences, for a successor.

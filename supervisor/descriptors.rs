@@ -99,6 +99,20 @@ pub fn pidfd_open(pid: i32) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// Kills the process of that descriptor. It fails only for one that is dead.
+///
+/// # Errors
+/// As pidfd_send_signal(2).
+pub fn kill_process(process: impl AsFd) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    let number = process.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open, since it is borrowed; without a siginfo no memory
+    // is touched.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, number, libc::SIGKILL, none, 0) };
+    Ok(Errno::result(sent).map(drop)?)
+}
+
 /// Receives the one descriptor that another process sends over a Unix socket,
 /// close-on-exec. `None`: it hung up, or sent none.
 ///

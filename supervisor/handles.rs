@@ -16,9 +16,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// (`FUSE_UNIQUE_RESEND` of the kernel).
 const RESENT: u64 = 1 << 63;
 
+/// The kernel's number of a request, however often it is delivered.
+pub fn number_of(request: RequestId) -> u64 {
+    request.0 & !RESENT
+}
+
 /// The handle that an open request is answered with; never 0.
 pub fn handle_of(request: RequestId) -> FileHandle {
-    FileHandle(request.0 & !RESENT)
+    FileHandle(number_of(request))
 }
 
 /// There is no room for another.

@@ -219,12 +219,7 @@ impl<'a> Keeper<'a> {
 
     fn pass_on(&mut self, signal: Signal) {
         match &self.child {
-            Some(child) if self.lives.is_ready() => {
-                if signal == Signal::SIGUSR2 {
-                    self.lives.leave();
-                }
-                child.send(signal);
-            }
+            Some(child) if self.lives.is_ready() => child.send(signal),
             _ => drop(self.held.insert(signal)),
         }
     }

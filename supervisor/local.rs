@@ -7,8 +7,10 @@
 
 use crate::cli::NewVdi;
 use crate::notify;
+use crate::predecessor;
 use crate::programs;
 use crate::spawn::{terminate, wait_or_kill};
+use crate::state::SavedProcess;
 use crate::words::Listener;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
@@ -42,6 +44,13 @@ pub enum LocalError {
         /// Its last words.
         words: String,
     },
+}
+
+impl Local {
+    /// Its process, for a successor.
+    pub fn process(&self) -> Option<SavedProcess> {
+        predecessor::identity(i32::try_from(self.child.id()).ok()?)
+    }
 }
 
 /// A running minisheep; stopped when dropped.

@@ -1,11 +1,9 @@
-//! What is left of a predecessor of this process: workers that are about to die, and
-//! perhaps a mount that nobody serves.
+//! What is left of a predecessor of this process: workers, and a minisheep of its own,
+//! that are about to die.
 
 use crate::descriptors;
 use crate::state::SavedProcess;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -34,12 +32,11 @@ pub fn bury(workers: &[SavedProcess]) -> io::Result<()> {
     let until = Instant::now() + DEATH_TIME;
     for worker in workers {
         let Some(process) = descriptors::pidfd_open(worker.pid)? else { continue };
-        // Looked at behind the descriptor's back, so it is of this process.
+        // Looked at while the descriptor is there, so it is of the same process.
         if identity(worker.pid) != Some(*worker) {
             continue;
         }
-        // It fails only for one that is dead.
-        let _ = kill(Pid::from_raw(worker.pid), Signal::SIGKILL);
+        let _ = descriptors::kill_process(&process);
         wait_for_death(&process, until)?;
     }
     Ok(())

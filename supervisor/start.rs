@@ -58,22 +58,23 @@ fn start_again() -> Result<Status, Failed> {
 
 fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
     residence::become_flusher();
-    let inherited = notify::inherited().map_err(Failed::Inherited)?;
-    let estate = succession::estate(inherited, options.mount_point())?;
     let (sender, receiver) = mpsc::channel();
     let events = Events(sender);
+    let may_take_over = notify::was_given_descriptors();
+    if may_take_over {
+        // A mount that is there is to be unmounted when a signal asks for that.
+        signals::watch(events.clone()).map_err(Failed::Signals)?;
+    }
+    let inherited = notify::inherited().map_err(Failed::Inherited)?;
+    let estate = succession::estate(inherited, options.mount_point())?;
     let point = match &estate {
         None => MountPoint::check(options.mount_point())?,
         Some(estate) => MountPoint::of_predecessor(estate.mount.point().to_owned()),
     };
-    if estate.is_some() {
-        // A mount that is there is to be unmounted when a signal asks for that.
-        signals::watch(events.clone()).map_err(Failed::Signals)?;
-    }
     let local = start_local(options)?;
     let before = estate.as_ref().map(|estate| &estate.saved.control);
     let candidates = candidates(options, local.as_ref(), before)?;
-    if estate.is_none() {
+    if !may_take_over {
         // Until here a signal ends us, and with us the minisheep; from here on the
         // control loop listens.
         signals::watch(events.clone()).map_err(Failed::Signals)?;
@@ -91,11 +92,14 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
                 sheep: Some(wishes.candidates.current()),
                 ..SavedControl::default()
             };
-            Shell::new(parts(options, sink, events, point, state, &before), wishes)
+            let mut parts = parts(options, sink, events, point, state, &before);
+            parts.minisheep = local.as_ref().and_then(Local::process);
+            Shell::new(parts, wishes)
         }
         Some(estate) => {
             let Estate { state, saved, mount, device } = estate;
-            let parts = parts(options, sink, events, point, state, &saved.control);
+            let mut parts = parts(options, sink, events, point, state, &saved.control);
+            parts.minisheep = local.as_ref().and_then(Local::process);
             Shell::take_over(parts, wishes, saved, (mount, device), local.is_some())?
         }
     };
@@ -122,6 +126,7 @@ fn parts(
         shared,
         handles: Arc::new(Handles::new(volumes, state.handles())),
         state,
+        minisheep: None,
         manager: Manager::from_environment(),
         may_resend: !options.no_resend,
         panic_at: options.panic_at_parked,

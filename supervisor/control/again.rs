@@ -12,7 +12,7 @@ use super::attempt::Attempt;
 use super::poison::Death;
 use super::volume::are_plausible;
 use super::waits::{Gone, Work};
-use super::{Control, Effect, Refusal};
+use super::{Caller, Control, Effect, Refusal};
 use crate::volumes::Volume;
 use sheepfs::ipc::{Failure, Tag, ToWorker, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
@@ -59,11 +59,13 @@ impl Control {
         }
         let Some(wait) = self.waits.get(tag) else { return };
         wait.asked(now);
+        let by_successor = wait.callers.contains(&Caller::TakeOver);
         match wait.work.clone() {
             Work::Attach { id, name } => {
                 let left = self.locks_left.get(&name);
                 let lock_sent = self.lock_sent.get(&id).or(left).copied().unwrap_or_default();
-                let steal = self.steal_lock;
+                // A successor can't say that whoever has the lock is dead.
+                let steal = self.steal_lock && !by_successor;
                 self.send(ToWorker::Attach { tag, volume: id, name, lock_sent, steal });
             }
             Work::Resume { id, name } => {

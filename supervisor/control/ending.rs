@@ -48,6 +48,9 @@ impl Control {
             return;
         }
         self.end_wishes(now);
+        if self.awaits_leave() {
+            self.effects.push(Effect::ReleaseData);
+        }
         let was_mounted = matches!(self.phase, Phase::Running | Phase::Leaving(_));
         let stage = Stage::Draining { deadline: now + DRAIN_TIME };
         self.phase = Phase::Ending(Ending { stage, outcome });

@@ -100,6 +100,8 @@ pub enum Effect {
     },
     /// Let nothing new through to the worker.
     HoldData,
+    /// Let it through again.
+    ReleaseData,
     /// Kill the process of that generation.
     KillWorker(u64),
     /// That worker is dead: its data waits for the next one. Answered by

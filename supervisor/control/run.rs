@@ -24,7 +24,7 @@ use crate::notify::{self, Manager};
 use crate::session::Session;
 use crate::settings::Shared;
 use crate::spawn::Workers;
-use crate::state::State;
+use crate::state::{SavedProcess, State};
 use crate::texts::Texts;
 use crate::uniques::{Noted, Uniques};
 use keep::Keep;
@@ -63,6 +63,8 @@ pub struct Parts {
     pub in_background: bool,
     /// What a successor will find.
     pub state: State,
+    /// A minisheep of our own.
+    pub minisheep: Option<SavedProcess>,
     /// The open files of volumes.
     pub handles: Arc<Handles>,
     /// Who keeps descriptors for a successor.
@@ -210,7 +212,7 @@ impl Shell {
                 self.reload_log();
                 Input::Tick
             }
-            Event::Leave => Input::Leave(Leave::ToSuccessor),
+            Event::Leave => self.may_leave(),
             Event::Upgrade => self.check_upgrade(),
             Event::UpgradeChecked(accepted) => self.upgrade_checked(accepted),
         }
@@ -226,9 +228,13 @@ impl Shell {
     fn apply(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
+            let is_tick = matches!(input, Input::Tick);
             let effects = self.control.apply(input, Instant::now());
-            if !effects.is_empty() {
-                // A successor must know of whatever follows.
+            self.note_answers(&effects);
+            // A successor must know of whatever follows. Of a worker's loss it knows by
+            // what it was told, until that is fenced; then it is saved.
+            let is_loss = |effect: &Effect| matches!(effect, Effect::DataLost { .. });
+            if !effects.iter().any(is_loss) && (!is_tick || !effects.is_empty()) {
                 self.save();
             }
             for effect in effects {
@@ -253,7 +259,6 @@ impl Shell {
             }
             Effect::Answer(caller, answer) => {
                 if let Some((parked, _noted)) = self.parked.remove(&caller) {
-                    self.note_answer(&parked, &answer);
                     parked.complete(answer, &self.texts);
                 }
             }
@@ -285,6 +290,7 @@ impl Shell {
                 }
             }
             Effect::HoldData => self.data.hold(),
+            Effect::ReleaseData => self.data.release(),
             Effect::Quiet { generation, gateway, how } => self.data.quiet(gateway, generation, how),
             Effect::VolumeAttached(id, name) => self.data.volume_attached(id, name),
             Effect::VolumeAbsent(id, absent) => self.data.volume_absent(id, absent),

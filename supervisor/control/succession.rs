@@ -11,7 +11,7 @@ use super::life::Life;
 use super::waits::{Gone, Work};
 use super::{Control, Effect, Phase, Wishes};
 use crate::settings::Shared;
-use crate::state::{SavedControl, SavedVolume};
+use crate::state::{Clock, SavedControl, SavedVolume};
 use crate::volumes::Volume;
 use sheepfs::ipc::{Gateways, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
@@ -48,6 +48,8 @@ impl Control {
             page_cache: self.shared.page_cache(),
             object_cache: self.cache_on,
             locks_left: left.chain(sent).collect(),
+            left: self.given_up().map(|(sheep, at)| (sheep, Clock::read().number(at))),
+            attach: self.attach_wished.clone(),
         }
     }
 
@@ -102,6 +104,8 @@ impl Control {
         if let Some(sheep) = saved.sheep.filter(|_| !own_sheep) {
             control.candidates.inherit(sheep, &saved.configured, &saved.members);
         }
+        // What was wished for before, and is not there, was detached on purpose.
+        control.attach_at_start.retain(|name| !saved.attach.contains(name));
         for volume in &saved.volumes {
             control.inherit_volume(volume);
             control.attach_at_start.retain(|name| *name != volume.name);
@@ -116,7 +120,9 @@ impl Control {
             let work = Work::Detach { gone, is_there: false, then: Vec::new() };
             control.waits.add(work, Vec::new(), now);
         }
-        control.inherit_loss(saved.session.map(|(_, gateway)| gateway), now);
+        let clock = Clock::read();
+        let left = saved.left.map(|(sheep, at)| (sheep, clock.instant(at)));
+        control.inherit_loss(saved.session.map(|(_, gateway)| gateway), left, now);
         control.publish();
         control
     }

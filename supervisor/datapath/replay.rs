@@ -51,6 +51,14 @@ impl<R> State<R> {
         }
     }
 
+    /// The worker gets what is new again.
+    pub fn release(&mut self) -> Started {
+        if let Some(worker) = &mut self.worker {
+            worker.held = false;
+        }
+        self.start_waiting()
+    }
+
     /// A worker is dead, and all that it said was heard. What it was told of and has
     /// not answered waits again; if it had a sheep, its changes may still run there.
     /// Gives those requests, and its link, to be let go of without the lock.

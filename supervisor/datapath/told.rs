@@ -10,6 +10,9 @@ use crate::state::Records;
 use sheepfs::ipc::VolumeId;
 use sheepfs::ipc::slots::PAGE_LEN;
 
+/// No write touches more: 1 MiB, in objects of 512 bytes.
+const OBJECTS_MAX: usize = 2049;
+
 /// The records.
 #[derive(Debug)]
 pub struct Told(pub Records<3>);
@@ -33,6 +36,12 @@ impl Told {
         self.0.clear_all();
     }
 
+    /// How many records are of other workers: of one that was lost, its successor did not
+    /// come to be told of anything.
+    pub fn others_than(&self, generation: Option<u64>) -> usize {
+        self.0.all().iter().filter(|(_, record)| Some(record[0]) != generation).count()
+    }
+
     /// The objects that writes which a worker was told of may still change.
     pub fn left_by(&self, generation: u64) -> Vec<Object> {
         let of_worker = |(_, record): &(usize, [u64; 3])| record[0] == generation;
@@ -45,7 +54,7 @@ fn objects(volume: u64, blocks: u64) -> impl Iterator<Item = Object> {
     let volume = VolumeId(u32::try_from(volume).unwrap_or_default());
     let (first, last) = (blocks >> 32, blocks & u64::from(u32::MAX));
     let block = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
-    (block(first)..=block(last)).map(move |block| Object { volume, block })
+    (block(first)..=block(last)).take(OBJECTS_MAX).map(move |block| Object { volume, block })
 }
 
 fn place(slot: Slot) -> usize {

@@ -4,7 +4,7 @@
 //! | how it ended | what follows |
 //! | --- | --- |
 //! | status 0 | the end: it has unmounted, or somebody else has |
-//! | status 0, after SIGUSR2 was passed on | another life: it has left the mount to its successor |
+//! | status 75 | another life, at once: it has left the mount to its successor |
 //! | anything else, before any life was ready | the end: the attempt has failed, and has said why |
 //! | usage or configuration, with nothing stored | the end: there is no mount to save |
 //! | anything else | another life, for ever |
@@ -24,6 +24,8 @@ const SHORT_LIVES_FREE: u32 = 3;
 /// The first pause; each one is twice the one before, up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The status of one that leaves the mount.
+const LEFT: i32 = Status::Left as i32;
 /// Lives that are spent on unmounting.
 const STOPPING_LIVES: u32 = 3;
 
@@ -91,8 +93,6 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
     Nothing,
-    /// To end and leave the mount to a successor.
-    Leave,
     /// To unmount and end; so many more lives may try.
     Stop {
         lives_left: u32,
@@ -146,13 +146,6 @@ impl Lives {
         }
     }
 
-    /// It is told to leave the mount to its successor.
-    pub fn leave(&mut self) {
-        if !self.is_stopping() {
-            self.ask = Ask::Leave;
-        }
-    }
-
     /// Whether this life is ready.
     pub fn is_ready(&self) -> bool {
         self.is_ready
@@ -178,11 +171,6 @@ impl Lives {
     pub fn ended(&mut self, exit: Exit, lived: Duration, has_kept: bool) -> Verdict {
         let was_ready = std::mem::take(&mut self.is_ready);
         match (self.ask, exit) {
-            (Ask::Leave, Exit::Code(0)) => {
-                self.ask = Ask::Nothing;
-                self.short_in_a_row = 0;
-                Verdict::Again(Duration::ZERO)
-            }
             (_, Exit::Code(0)) => Verdict::End,
             _ if !self.was_ever_ready => Verdict::End,
             (Ask::Stop { lives_left }, _) => {
@@ -194,8 +182,11 @@ impl Lives {
                 self.ask = Ask::Stop { lives_left: lives_left - 1 };
                 Verdict::Again(Duration::ZERO)
             }
-            (Ask::Nothing | Ask::Leave, _) => {
-                self.ask = Ask::Nothing;
+            (Ask::Nothing, Exit::Code(LEFT)) if has_kept => {
+                self.short_in_a_row = 0;
+                Verdict::Again(Duration::ZERO)
+            }
+            (Ask::Nothing, _) => {
                 if exit.is_for_good() && !has_kept {
                     return Verdict::End;
                 }

@@ -184,7 +184,7 @@ fn a_stop_before_the_mount_is_ready_ends_the_attempt() {
     assert_eq!(site.end().code(), Some(KILLED));
 }
 
-/// After SIGUSR2 an end without fault leaves the mount to a successor.
+/// SIGUSR2 asks to leave the mount to a successor, and status 75 says that it is left.
 #[test]
 fn one_that_leaves_the_mount_is_followed_by_another() {
     let site = Site::new();
@@ -195,7 +195,7 @@ fn one_that_leaves_the_mount_is_followed_by_another() {
     assert_eq!(site.call(), "told\n");
     site.signal(Signal::SIGUSR2);
     assert_eq!(life.signal(), Signal::SIGUSR2);
-    life.last_order("exit 0");
+    life.last_order("exit 75");
     let life = site.life();
     assert!(life.found("fds=1 "), "{}", life.hello);
     life.last_order("exit 0");

@@ -45,12 +45,23 @@ impl MountPoint {
         Self(path)
     }
 
-    /// Whether a path that the user wrote means this one. Its last part is not touched.
+    /// Whether a path that the user wrote means this one, which is not touched.
     ///
     /// # Errors
     /// When that can't be told.
     pub fn is_meant_by(&self, written: &Path) -> Result<bool, MountError> {
-        Ok(resolve_parent(&absolute(written)?)? == self.0)
+        let mut path = absolute(written)?;
+        for _ in 0..LINKS_MAX {
+            let resolved = resolve_parent(&path)?;
+            if resolved == self.0 {
+                return Ok(true);
+            }
+            if mountinfo::find(&resolved)?.is_some() || !resolved.is_symlink() {
+                return Ok(false);
+            }
+            path = follow(&resolved)?;
+        }
+        Ok(false)
     }
 
     /// The path.
@@ -122,7 +133,10 @@ mod tests {
         symlink("point", real.join("link")).unwrap();
         symlink(real.join("link"), real.join("link to link")).unwrap();
         for name in ["point", "point/", "./point", "link", "link to link", "link/../point"] {
-            assert_eq!(MountPoint::check(&real.join(name)).unwrap().path(), real.join("point"));
+            let point = MountPoint::check(&real.join(name)).unwrap();
+            assert_eq!(point.path(), real.join("point"));
+            assert!(point.is_meant_by(&real.join(name)).unwrap(), "{name}");
+            assert!(!point.is_meant_by(&real).unwrap());
         }
     }
 

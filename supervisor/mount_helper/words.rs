@@ -10,8 +10,8 @@ use thiserror::Error;
 
 /// Long options of `sheepfs` that a mount can't have: the source says them, or they
 /// are for a terminal.
-const NOT_OF_A_MOUNT: [&str; 7] =
-    ["address", "port", "source", "debug", "foreground", "local", "create"];
+const NOT_OF_A_MOUNT: [&str; 8] =
+    ["address", "port", "source", "debug", "foreground", "local", "create", "check-state"];
 
 /// Options that are about who mounts what and when: mount(8)'s and systemd's own.
 const OF_MOUNT: [&str; 13] = [

@@ -19,7 +19,9 @@ pub struct Saved {
     pub control: SavedControl,
     /// Fences.
     pub fences: Vec<SavedFence>,
-    /// Processes that may hold a connection to a sheep.
+    /// Volumes with fences, by name: a VDI that is attached again goes on under them.
+    pub names: Vec<(VolumeName, VolumeId)>,
+    /// Processes that may hold a connection to a sheep, and a minisheep of our own.
     pub workers: Vec<SavedProcess>,
     /// Answers that were given to control writes lately, by the kernel's number.
     pub answered: Vec<(u64, i32)>,
@@ -63,10 +65,14 @@ pub struct SavedControl {
     pub members: Vec<SocketAddr>,
     /// When the cluster was formatted.
     pub cluster: Option<u64>,
-    /// The two switches.
+    /// Whether volumes use the kernel's page cache.
     pub page_cache: bool,
-    /// See above.
+    /// Whether the worker caches objects.
     pub object_cache: bool,
+    /// The last sheep that was given up for another, and when.
+    pub left: Option<(SocketAddr, u64)>,
+    /// What was to be attached at the start.
+    pub attach: Vec<VolumeName>,
     /// Locks that may be ours without a volume.
     pub locks_left: Vec<(VolumeName, Gateways)>,
 }

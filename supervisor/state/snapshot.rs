@@ -13,6 +13,9 @@ use thiserror::Error;
 /// Words before a copy's bytes: its number, their length, their checksum.
 const HEAD: usize = 3;
 
+/// A copy may be written anew while it is read, when its owner lives.
+const ATTEMPTS_MAX: usize = 100;
+
 /// Why there is no copy to be read.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum SnapshotError {
@@ -68,11 +71,20 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Reads the current copy.
+    /// Reads the current copy, also while its owner goes on writing.
     ///
     /// # Errors
     /// When there is none, or it is not what was written.
     pub fn read(&self) -> Result<Vec<u8>, SnapshotError> {
+        let mut attempts = (0..ATTEMPTS_MAX).map(|_| self.read_once());
+        let first = self.read_once();
+        if first == Err(SnapshotError::Damaged) {
+            return attempts.find(Result::is_ok).unwrap_or(first);
+        }
+        first
+    }
+
+    fn read_once(&self) -> Result<Vec<u8>, SnapshotError> {
         let number = self.memory.words(self.current, 1)[0].load(Ordering::Acquire);
         if number == 0 {
             return Err(SnapshotError::Empty);

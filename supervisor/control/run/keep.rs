@@ -3,15 +3,16 @@
 
 use super::{Parked, Parts, Shell};
 use crate::background;
-use crate::control::{Answer, Control, Wishes};
+use crate::control::{Answer, Control, Effect, Input, Leave, Wishes};
 use crate::exit::Failed;
 use crate::fence::Object;
 use crate::fs::SheepFs;
+use crate::handles::number_of;
 use crate::mount::Mount;
 use crate::notify::{Manager, StoredName};
 use crate::residence;
 use crate::session::{self, Session};
-use crate::state::{Saved, SavedControl, SavedMount, SavedVolume, State};
+use crate::state::{Saved, SavedControl, SavedMount, SavedProcess, SavedVolume, State};
 use crate::uniques;
 use fuser::RequestId;
 use nix::errno::Errno;
@@ -28,14 +29,14 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 const EXTEND_BY: Duration = Duration::from_secs(30);
 /// So many answers to control writes are remembered, in case the kernel asks again.
 const ANSWERS_MAX: usize = 64;
-/// Set in the number of a request that the kernel delivers again.
-const RESENT: u64 = 1 << 63;
 
 /// What is kept, and who is told.
 #[derive(Debug)]
 pub struct Keep {
     mount: Option<SavedMount>,
     device: Option<OwnedFd>,
+    /// Whether the manager has both.
+    is_kept: bool,
     answered: VecDeque<(u64, i32)>,
     takeovers: u64,
     /// How often the manager must hear that we are alive.
@@ -50,6 +51,7 @@ impl Keep {
         Self {
             mount: None,
             device: None,
+            is_kept: false,
             answered: VecDeque::new(),
             takeovers: 0,
             watchdog: manager.and_then(Manager::watchdog_interval),
@@ -78,11 +80,14 @@ impl Shell {
         own_sheep: bool,
     ) -> Result<Self, Failed> {
         let now = Instant::now();
-        let Saved { control, fences, answered, takeovers, mount: saved_mount, .. } = saved;
+        let Saved { control, fences, names, answered, takeovers, mount: saved_mount, .. } = saved;
         let (session, repairing) = (control.session, repairing(&control));
         let shared = Arc::clone(&parts.shared);
         let control = Control::taking_over(shared, wishes, control, own_sheep, now);
         let mut shell = Self::with(parts, control);
+        for (name, volume) in names {
+            shell.data.volume_attached(volume, name);
+        }
         shell.data.take_over(&fences, session, &repairing, now);
         shell.keep.answered = answered.into();
         shell.keep.takeovers = takeovers + 1;
@@ -92,6 +97,8 @@ impl Shell {
         let resumed = Session::resume(&device, &saved_mount.handshake, filesystem)?;
         let point = mount.point().display().to_string();
         tracing::info!(point, takeovers = shell.keep.takeovers, "took over the mount");
+        // The manager has both still, since it gave them.
+        shell.keep.is_kept = shell.parts.manager.is_some();
         shell.serve(resumed, saved_mount, &mount, device)?;
         shell.mount = Some(Arc::new(mount));
         Ok(shell)
@@ -110,14 +117,18 @@ impl Shell {
         self.keep.mount = Some(saved);
         self.keep.device = Some(device);
         self.save();
-        self.have_it_kept();
+        if !self.keep.is_kept {
+            self.have_it_kept();
+        }
         self.ask_again(&session, has_resend);
         let events = self.parts.events.clone();
         residence::keep_resident(session::THREADS as u64, || session.serve(events))?;
         tracing::info!(point = %mount.point().display(), "mounted");
-        if self.parts.in_background {
+        if self.parts.in_background
             // First, since `$(sheepfs …)` waits for whoever has its pipe open.
-            background::let_go()?;
+            && let Err(error) = background::let_go()
+        {
+            tracing::warn!("{error}");
         }
         self.say_serving();
         Ok(())
@@ -151,14 +162,21 @@ impl Shell {
             mount: self.keep.mount.clone(),
             control: self.control.saved(),
             fences: self.data.saved_fences(),
-            workers: self.parts.workers.saved(),
+            workers: self.processes(),
+            names: self.data.fenced_names(),
             answered: self.keep.answered.iter().copied().collect(),
             takeovers: self.keep.takeovers,
         });
     }
 
+    fn processes(&self) -> Vec<SavedProcess> {
+        let mut processes = self.parts.workers.saved();
+        processes.extend(self.parts.minisheep);
+        processes
+    }
+
     /// The state first: a device without one is of no use.
-    fn have_it_kept(&self) {
+    fn have_it_kept(&mut self) {
         let (Some(manager), Some(device)) = (&self.parts.manager, &self.keep.device) else {
             return tracing::info!(
                 "nobody keeps the mount: when this process dies, the mount is lost"
@@ -168,6 +186,7 @@ impl Shell {
             .store(StoredName::State, self.parts.state.as_fd())
             .and_then(|()| manager.store(StoredName::Device, device.as_fd()))
             .and_then(|()| manager.barrier(BARRIER_TIME));
+        self.keep.is_kept = kept.is_ok();
         if let Err(cause) = kept {
             tracing::error!(%cause, "the service manager does not keep the mount; it is lost when this process dies");
         }
@@ -217,31 +236,44 @@ impl Shell {
         )
     }
 
-    /// Notes how a control write is answered, before that is done.
-    pub(super) fn note_answer(&mut self, parked: &Parked, answer: &Answer) {
-        let Parked::Write(_, _, RequestId(number)) = parked else { return };
-        let errno = match answer {
-            Answer::Refused(errno) => *errno as i32,
-            Answer::Done | Answer::Text(_) | Answer::Space(_) => 0,
-        };
-        if self.keep.answered.len() == ANSWERS_MAX {
-            self.keep.answered.pop_front();
+    /// Notes how control writes are about to be answered.
+    pub(super) fn note_answers(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            let Effect::Answer(caller, answer) = effect else { continue };
+            let Some((Parked::Write(_, _, request), _)) = self.parked.get(caller) else { continue };
+            let errno = match answer {
+                Answer::Refused(errno) => *errno as i32,
+                Answer::Done | Answer::Text(_) | Answer::Space(_) => 0,
+            };
+            if self.keep.answered.len() == ANSWERS_MAX {
+                self.keep.answered.pop_front();
+            }
+            self.keep.answered.push_back((number_of(*request), errno));
         }
-        self.keep.answered.push_back((number & !RESENT, errno));
-        self.save();
     }
 
     /// How a control write was answered already, that is delivered again.
-    pub(super) fn answered_before(&self, RequestId(number): RequestId) -> Option<Answer> {
-        if number & RESENT == 0 {
+    pub(super) fn answered_before(&self, request: RequestId) -> Option<Answer> {
+        let number = number_of(request);
+        if number == request.0 {
             return None;
         }
         let mut answered = self.keep.answered.iter().rev();
-        let (_, errno) = answered.find(|(answered, _)| *answered == number & !RESENT)?;
+        let (_, errno) = answered.find(|(answered, _)| *answered == number)?;
         Some(match errno {
             0 => Answer::Done,
             errno => Answer::Refused(Errno::from_raw(*errno)),
         })
+    }
+
+    /// Somebody wants the mount left to a successor. Without anybody who would start one
+    /// it would be lost.
+    pub(super) fn may_leave(&self) -> Input {
+        if self.keep.is_kept || self.keep.mount.is_none() {
+            return Input::Leave(Leave::ToSuccessor);
+        }
+        tracing::error!("nobody keeps the mount for a successor, so it is not left");
+        Input::Tick
     }
 
     /// The device and the state, to be handed on.

@@ -9,6 +9,7 @@ use crate::events::Event;
 use crate::exit::Status;
 use crate::notify::{self, StoredName};
 use crate::programs;
+use crate::spawn::wait_or_kill;
 use command_fds::{CommandFdExt, FdMapping};
 use nix::libc;
 use std::io;
@@ -18,6 +19,8 @@ use std::process::{self, Command};
 use std::thread;
 use std::time::Duration;
 
+/// How long the installed program may take to look at the state.
+const CHECK_SECONDS: u64 = 10;
 /// How long the manager may take to read what it was told.
 const BARRIER_TIME: Duration = Duration::from_secs(5);
 /// The first descriptor that is handed on (sd_listen_fds(3)).
@@ -27,13 +30,19 @@ impl Shell {
     /// Asks the program that is installed now whether it can go on with the state. On
     /// a thread of its own, since it takes its time; nothing is given up before.
     pub(super) fn check_upgrade(&mut self) -> Input {
+        if self.mount.is_none() {
+            tracing::warn!("there is no mount yet to go on with");
+            return Input::Tick;
+        }
         if let Some(manager) = &self.parts.manager {
             manager.reloading();
         }
         let events = self.parts.events.clone();
         let check = self.checking_command().and_then(|mut command| {
             let check = move || {
-                let accepted = command.status().is_ok_and(|status| status.success());
+                let status =
+                    command.spawn().and_then(|mut child| wait_or_kill(&mut child, CHECK_SECONDS));
+                let accepted = status.is_ok_and(|status| status.success());
                 events.tell(Event::UpgradeChecked(accepted));
             };
             thread::Builder::new().name("upgrade".to_owned()).spawn(check)
