@@ -23,6 +23,8 @@
 //!   starts the supervisor and, when that dies, the next one; it keeps the descriptors
 //!   that it is given, and does nothing else. They speak the protocol that services
 //!   speak with systemd (sd_notify(3)).
+//! - The **keeper** is what stays of `sheepfs` in the background where no systemd does
+//!   its work: it holds the device and the state, and starts the supervisor again.
 //! - **minisheep** ([`minisheep`]) is a sheep of one node that keeps objects in a
 //!   directory: for a first try, for tests, for benchmarks. Gateways in front of it
 //!   ([`minisheep::gateway`]) pass for the nodes of a cluster. Its command-line twin
@@ -69,7 +71,8 @@
 //! | the worker | its death is waited for, its last words are heard; the spare worker connects to the same sheep, opens the volumes by their vids, and is told again of every request that has no answer |
 //! | the sheep | the worker says so and ends; as above, on the next candidate |
 //! | the network, or a sheep that hangs | a request without progress for the I/O time-out and a probe that fails too are taken for the sheep's death |
-//! | the supervisor | the worker and a minisheep of `--local` die with it; the mount answers ENOTCONN until it is unmounted |
+//! | the supervisor | systemd or the keeper has the open `/dev/fuse` and the state, and starts the next one with both; the kernel delivers again what was not answered; the worker died too, so it goes on as after that |
+//! | the keeper | nothing, until the supervisor dies as well |
 //! | the keeper | nothing: the supervisor goes on |
 //!
 //! Applications see a pause. What makes that true, in the order in which it happens:
@@ -97,6 +100,14 @@
 //!    does not matter; a create is repeated only while nothing else can have been
 //!    answered for its object.
 //!
+//! 6. **A new supervisor** does the same, with what the dead one has left: the state, in
+//!    memory that outlives it (the supervisor's `state` module says what and when). It
+//!    checks all of it first, gives fuser the recorded handshake, has the kernel deliver
+//!    unanswered requests again, and begins at 1. What the dead worker may have said and
+//!    nobody has read is lost with it, so what must not be lost so (a lock that is asked
+//!    for, an index entry that is repaired) is noted before it happens, and no repeated
+//!    write is exempt from fences.
+//!
 //! A planned failover (`config/sheep_info`) is the same path without the orphans: the
 //! new sheep is checked first, by the spare worker, and the old session is drained.
 //!
@@ -121,6 +132,9 @@
 //! | spare | a worker that waits for an address |
 //! | orphan | a request of a dead worker that may still run on its gateway |
 //! | fence | keeps newer changes to an object waiting for orphans |
+//! | keeper | the process in the background that keeps the device and the state |
+//! | successor, predecessor | a supervisor, as the one before sees it, and the other way round |
+//! | state | what a successor must know |
 //! | replay | telling a worker what an earlier one left unanswered |
 //!
 //! "Protocol 8.3" in these pages means that section of the project's description

@@ -25,9 +25,10 @@
 //! Each is held for a few hundred instructions, never across a copy of payload, a
 //! reply to the kernel or anything that waits. The one exception is the loss of a
 //! worker, which goes through all it was told of. A thread may take one further to
-//! the right while it holds one to the left; nothing here holds two today.
+//! the right while it holds one to the left.
 //!
-//! `Volumes` → a volume's facts → `DataPath` → a link's outbox → `Texts`
+//! `Handles`, `Allocations` → `Volumes` → a volume's facts → `DataPath` → a link's outbox →
+//! `Texts` → `Uniques` → `State`
 
 mod admission;
 mod blocked;

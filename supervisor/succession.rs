@@ -1,7 +1,7 @@
 //! The beginning: whether there is a mount to be taken over, and whether that can be.
 //!
-//! Nothing is asked of the kernel, and nothing is ended, before all of it is known to
-//! be possible.
+//! Nothing is asked of the kernel, and no worker of the predecessor is ended, before what
+//! it left is known to be of use.
 
 use crate::exit::Failed;
 use crate::mount::{Mount, MountPoint};
