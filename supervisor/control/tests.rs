@@ -20,6 +20,7 @@ mod poisoned;
 mod replayed;
 mod starting;
 mod stopping;
+mod succeeding;
 mod volumes;
 mod workers;
 
