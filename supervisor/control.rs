@@ -21,6 +21,7 @@ mod again;
 mod attempt;
 mod cause;
 mod closing;
+mod departed;
 mod ending;
 mod failover;
 mod heartbeat;

@@ -37,6 +37,8 @@ mod finish;
 mod queue;
 mod replay;
 mod reply;
+mod standing;
+mod succession;
 mod told;
 
 pub use admission::{Cut, KEPT_LEN_MAX, SHORT_LEN};
@@ -48,7 +50,7 @@ use crate::allocations::Allocations;
 use crate::fence::Object;
 use crate::inflight::{Allegation, Entry, Kind, Payload, Request, Slot};
 use crate::link::{Link, Outcome};
-use crate::state::{Records, SavedFence};
+use crate::state::Records;
 use crate::volumes::Volume;
 use admission::{Admission, Told};
 use nix::errno::Errno;
@@ -98,43 +100,6 @@ impl<R> DataPath<R> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many requests wait for an answer, queued ones among them.
-    pub fn in_flight(&self) -> usize {
-        self.lock().table.len()
-    }
-
-    /// Whether nothing waits for an answer.
-    pub fn is_idle(&self) -> bool {
-        self.in_flight() == 0
-    }
-
-    /// How much the worker has begun and not ended: requests, also such that nobody
-    /// waits for any more, and repairs of index entries.
-    pub fn outstanding(&self) -> usize {
-        let state = self.lock();
-        state.outstanding + state.abandoned.len() + state.repairing.len()
-    }
-
-    /// Whether a write of that many bytes, were it to wait, could be cut.
-    pub fn is_crowded(&self, len: usize) -> bool {
-        self.lock().kept_len + len > KEPT_LEN_MAX
-    }
-
-    /// How it stands.
-    pub fn counters(&self) -> Counters {
-        self.lock().counters(Instant::now())
-    }
-
-    /// The gateways on which requests of lost workers may still run.
-    pub fn watched(&self) -> Vec<SocketAddr> {
-        self.lock().fences.gateways()
-    }
-
-    /// When [`DataPath::tick`] has something to do.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.lock().fences.deadline()
-    }
-
     /// The worker gets nothing new from now on; what it was told goes on.
     pub fn hold(&self) {
         self.lock().hold();
@@ -170,45 +135,6 @@ impl<R> DataPath<R> {
         told
     }
 
-    /// Goes on where a predecessor of this process was ended. `session` is its last
-    /// worker that had an address, and which; `repairing` are objects whose index
-    /// entries that one was at.
-    pub fn take_over(
-        &self,
-        fences: &[SavedFence],
-        session: Option<(u64, SocketAddr)>,
-        repairing: &[Object],
-        now: Instant,
-    ) {
-        let mut state = self.lock();
-        state.fences.restore(fences);
-        let strange = state.told.others_than(session.map(|(generation, _)| generation));
-        if strange > 0 {
-            tracing::warn!(
-                requests = strange,
-                "the process before had told workers of requests that are fenced already"
-            );
-        }
-        if let Some((generation, gateway)) = session {
-            let told = state.told.left_by(generation);
-            for object in told.iter().chain(repairing) {
-                state.fences.add(*object, gateway, generation, now);
-            }
-        }
-    }
-
-    /// Volumes with fences, for a successor.
-    pub fn fenced_names(&self) -> Vec<(VolumeName, VolumeId)> {
-        let state = self.lock();
-        let fenced = state.names.iter().filter(|(_, volume)| state.fences.any_of(**volume));
-        fenced.map(|(name, volume)| (name.clone(), *volume)).collect()
-    }
-
-    /// The fences, for a successor.
-    pub fn saved_fences(&self) -> Vec<SavedFence> {
-        self.lock().fences.saved()
-    }
-
     /// From now on new requests fail at once, until the next worker serves.
     pub fn refuse_new(&self, refuse: bool) {
         self.lock().refusing = refuse;
@@ -217,11 +143,6 @@ impl<R> DataPath<R> {
     /// A volume is new. If its VDI was a volume before, what was fenced still is.
     pub fn volume_attached(&self, volume: VolumeId, name: VolumeName) {
         self.lock().volume_attached(volume, name);
-    }
-
-    /// Whether changes to a volume may still run on an abandoned gateway.
-    pub fn is_fenced(&self, volume: VolumeId) -> bool {
-        self.lock().fences.any_of(volume)
     }
 
     /// The worker of that generation says that a write is about to create an object.

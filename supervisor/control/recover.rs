@@ -5,6 +5,7 @@
 //! Only at the start of the mount, with all candidates tried, a failure is final.
 
 use super::cause::Cause;
+use super::departed::Departed;
 use super::heartbeat::{EVERY_ACTIVE, Heartbeat};
 use super::life::{Life, Then};
 use super::poison::{Death, Exit};
@@ -24,9 +25,6 @@ const RESUME_TIME: Duration = Duration::from_secs(5);
 const CALM_TIME: Duration = Duration::from_secs(1);
 /// After so many that were not, there is a pause before the next.
 const FUTILE_MAX: u32 = 3;
-/// How long a cluster may take to notice the death of a sheep; the worker holds changes
-/// for at most a third of that.
-const DEPARTURE_TIME: Duration = Duration::from_secs(30);
 /// So often a worker that dies before it serves is replaced at the same sheep.
 const RESTARTS_MAX: u32 = 3;
 
@@ -39,10 +37,8 @@ pub struct Recovery {
     restarts: u32,
     /// Sessions in a row that were over at once.
     futile: u32,
-    /// The sheep of the last session that was lost, and when that was.
-    last: Option<(SocketAddr, Instant)>,
-    /// The last sheep that was given up for another, and when it was lost.
-    left: Option<(SocketAddr, Instant)>,
+    /// The sheep that was given up.
+    pub(super) departed: Departed,
     /// Whether the worker that died last was asked for something besides data.
     pub(super) with_control: bool,
     /// Whether the lost worker's words made no sense.
@@ -59,37 +55,12 @@ struct Loss {
 }
 
 impl Control {
-    /// The worker of a predecessor of this process died with it, in a session with
-    /// that sheep.
-    pub(super) fn inherit_loss(
-        &mut self,
-        gateway: Option<SocketAddr>,
-        left: Option<(SocketAddr, Instant)>,
-        now: Instant,
-    ) {
+    /// The worker of a predecessor of this process died with it.
+    pub(super) fn inherit_loss(&mut self, departed: Departed, now: Instant) {
         let sheep = self.candidates.current();
         self.recovery.loss = Some(Loss { cause: Cause::WorkerDied, sheep, since: now });
-        self.recovery.last = gateway.map(|gateway| (gateway, now));
-        self.recovery.left = left;
+        self.recovery.departed = departed;
         self.outage.begins(now);
-    }
-
-    /// The last sheep that was given up for another, for a successor: also when the next
-    /// one is not known yet.
-    pub(super) fn given_up(&self) -> Option<(SocketAddr, Instant)> {
-        let is_lost = !self.life.is_connected() && !matches!(self.life, Life::Connecting { .. });
-        self.recovery.last.filter(|_| is_lost).or(self.recovery.left)
-    }
-
-    /// The sheep whose death the cluster may not have noticed yet, when the next session
-    /// is with that one.
-    fn left_for(&mut self, sheep: SocketAddr, now: Instant) -> Option<SocketAddr> {
-        let recovery = &mut self.recovery;
-        if let Some(last) = recovery.last.filter(|(last, _)| *last != sheep) {
-            recovery.left = Some(last);
-        }
-        let is_recent = |at: Instant| now.saturating_duration_since(at) < DEPARTURE_TIME;
-        recovery.left.filter(|(left, at)| *left != sheep && is_recent(*at)).map(|(left, _)| left)
     }
 
     /// What the time has come for.
@@ -135,7 +106,7 @@ impl Control {
         self.life = Life::Connecting { generation, deadline: now + CONNECT_TIME };
         self.beat = Heartbeat::new(EVERY_ACTIVE, now);
         let cache_bytes = self.cache_bytes();
-        let left = self.left_for(sheep, now);
+        let left = self.recovery.departed.left_for(sheep, now);
         self.effects.push(Effect::Connect { generation, sheep, cache_bytes, left });
         self.shared.known().since = now;
         self.publish();
@@ -308,7 +279,7 @@ impl Control {
         }
         self.recovery.with_control = !self.waits.is_empty();
         if let Some(gateway) = gateway {
-            self.recovery.last = Some((gateway, now));
+            self.recovery.departed.session_lost(gateway, now);
         }
         self.effects.push(Effect::DataLost { generation, gateway, death });
         self.interrupt(death, now);

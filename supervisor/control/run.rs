@@ -7,6 +7,7 @@
 
 mod keep;
 mod leave;
+mod mounting;
 mod workers;
 
 use super::parked::Parked;
@@ -16,12 +17,10 @@ use crate::attr::Look;
 use crate::datapath::{DataPath, ParkedReply};
 use crate::events::{Event, Events};
 use crate::exit::Failed;
-use crate::fs::SheepFs;
 use crate::handles::Handles;
 use crate::link::Link;
 use crate::mount::{Mount, MountOptions, MountPoint};
-use crate::notify::{self, Manager};
-use crate::session::Session;
+use crate::notify::Manager;
 use crate::settings::Shared;
 use crate::spawn::Workers;
 use crate::state::{SavedProcess, State};
@@ -32,7 +31,7 @@ use sheepfs::ipc::{Tag, ToWorker};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How often it looks whether data in flight has come to its end.
@@ -299,59 +298,6 @@ impl Shell {
             Effect::RefuseNew(refuse) => self.data.refuse_new(refuse),
             Effect::FailData => self.fail_data(),
             other => tracing::error!(?other, "this does not concern the data path"),
-        }
-    }
-
-    fn mount(&mut self) -> Result<(), Failed> {
-        if notify::was_given_descriptors() {
-            // Of a mount that is gone.
-            self.keep_nothing();
-        }
-        let (mount, device) = Mount::new(&self.parts.point, &self.parts.options)?;
-        let ready = Session::start(&device, self.filesystem()).map_err(Failed::from).and_then(
-            |(session, handshake)| {
-                let mounted = mount.saved(handshake);
-                self.serve(session, mounted, &mount, device)
-            },
-        );
-        if ready.is_err() {
-            self.keep_nothing();
-            if let Err(error) = mount.unmount() {
-                tracing::error!(errno = error.errno(), "{error}");
-            }
-        }
-        self.mount = Some(Arc::new(mount));
-        ready
-    }
-
-    fn filesystem(&self) -> SheepFs {
-        SheepFs {
-            shared: Arc::clone(&self.parts.shared),
-            data: Arc::clone(&self.data),
-            texts: Arc::clone(&self.texts),
-            handles: Arc::clone(&self.parts.handles),
-            uniques: Arc::clone(&self.uniques),
-            events: self.parts.events.clone(),
-            look: self.parts.look,
-        }
-    }
-
-    /// On a thread of its own: the kernel may want to write back, and then waits
-    /// for the data path.
-    fn unmount(&mut self) {
-        let Some(mount) = self.mount.clone() else { return };
-        if let Some(manager) = &self.parts.manager {
-            manager.stopping();
-        }
-        let unmount = move || match mount.unmount() {
-            Ok(how) => tracing::info!(?how, "unmounted"),
-            Err(error) => tracing::error!(errno = error.errno(), "{error}"),
-        };
-        match thread::Builder::new().name("unmount".to_owned()).spawn(unmount) {
-            Ok(thread) => self.unmounting = Some(thread),
-            Err(error) => {
-                tracing::error!(errno = error.raw_os_error(), "cannot unmount: {error}");
-            }
         }
     }
 }

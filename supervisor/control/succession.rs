@@ -7,6 +7,7 @@
 //! that was asked for, and of which no answer is known, is remembered as one that may
 //! be ours.
 
+use super::departed::Departed;
 use super::life::Life;
 use super::waits::{Gone, Work};
 use super::{Control, Effect, Phase, Wishes};
@@ -35,12 +36,13 @@ impl Control {
         });
         let left = self.locks_left.iter().map(|(name, gateways)| (name.clone(), *gateways));
         let (configured, members) = self.candidates.known();
+        let session = self.last_session();
         SavedControl {
             volumes: volumes.collect(),
             detaching: detaching.collect(),
             last_volume: self.last_volume,
             generation: self.generation,
-            session: self.last_session(),
+            session,
             sheep: Some(self.candidates.current()),
             configured: configured.to_vec(),
             members: members.to_vec(),
@@ -48,7 +50,11 @@ impl Control {
             page_cache: self.shared.page_cache(),
             object_cache: self.cache_on,
             locks_left: left.chain(sent).collect(),
-            left: self.given_up().map(|(sheep, at)| (sheep, Clock::read().number(at))),
+            left: self
+                .recovery
+                .departed
+                .saved(session.is_some())
+                .map(|(sheep, at)| (sheep, Clock::read().number(at))),
             attach: self.attach_wished.clone(),
         }
     }
@@ -122,7 +128,8 @@ impl Control {
         }
         let clock = Clock::read();
         let left = saved.left.map(|(sheep, at)| (sheep, clock.instant(at)));
-        control.inherit_loss(saved.session.map(|(_, gateway)| gateway), left, now);
+        let session = saved.session.map(|(_, gateway)| gateway);
+        control.inherit_loss(Departed::inherited(session, left, now), now);
         control.publish();
         control
     }

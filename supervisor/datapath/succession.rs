@@ -1,0 +1,54 @@
+//! What the data path leaves to a successor of this process, and goes on with.
+//!
+//! Requests themselves are the kernel's, which delivers them again. They wait for the
+//! fences that the death of the worker has left: what the worker had said of them and
+//! nobody had read is not known, so none of them counts as a mere repetition.
+
+use super::DataPath;
+use crate::fence::Object;
+use crate::state::SavedFence;
+use sheepfs::ipc::VolumeId;
+use sheepfs::wire::name::VolumeName;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+impl<R> DataPath<R> {
+    /// Goes on where a predecessor of this process was ended. `session` is its last
+    /// worker that had an address, and which; `repairing` are objects whose index
+    /// entries that one was at.
+    pub fn take_over(
+        &self,
+        fences: &[SavedFence],
+        session: Option<(u64, SocketAddr)>,
+        repairing: &[Object],
+        now: Instant,
+    ) {
+        let mut state = self.lock();
+        state.fences.restore(fences);
+        let strange = state.told.others_than(session.map(|(generation, _)| generation));
+        if strange > 0 {
+            tracing::warn!(
+                requests = strange,
+                "the process before had told workers of requests that are fenced already"
+            );
+        }
+        if let Some((generation, gateway)) = session {
+            let told = state.told.left_by(generation);
+            for object in told.iter().chain(repairing) {
+                state.fences.add(*object, gateway, generation, now);
+            }
+        }
+    }
+
+    /// Volumes with fences, for a successor.
+    pub fn fenced_names(&self) -> Vec<(VolumeName, VolumeId)> {
+        let state = self.lock();
+        let fenced = state.names.iter().filter(|(_, volume)| state.fences.any_of(**volume));
+        fenced.map(|(name, volume)| (name.clone(), *volume)).collect()
+    }
+
+    /// The fences, for a successor.
+    pub fn saved_fences(&self) -> Vec<SavedFence> {
+        self.lock().fences.saved()
+    }
+}
