@@ -59,9 +59,12 @@ const GAP_MIN: Duration = Duration::from_millis(3);
 const OPENING_MAX: Duration = Duration::from_millis(30);
 /// How long a window waits for what is on the wire.
 const EMPTYING_MAX: Duration = Duration::from_millis(20);
-/// How long a window waits for an answer. When it takes longer there are no further
-/// windows, since these would hold I/O back for as long.
+/// How long the first window waits for an answer, which holds I/O back for as long. When
+/// it takes longer, as over a long way, the next one is so many times as patient, up to
+/// [`ANSWER_MAX`], and comes after that many times what the last one took.
 const HOME_ANSWER_MAX: Duration = Duration::from_millis(50);
+const MORE_PATIENT: u32 = 4;
+const REST_BETWEEN: u32 = 10;
 /// For how long a gateway is watched: a little longer than any fence lasts that was
 /// there when the session began.
 const WATCH_MAX: Duration = Duration::from_secs(31);
@@ -112,6 +115,8 @@ struct Watched {
     home: bool,
     stage: Stage,
     rest: Duration,
+    /// How long a window waits for an answer.
+    patience: Duration,
     /// Of the question that was asked last: late answers to others are dropped.
     number: u64,
     /// Whether a node list of this session had it.
@@ -142,6 +147,7 @@ impl Watch {
             home: gateway == home,
             stage: Stage::Resting(now),
             rest: if gateway == home { HOME_REST[0] } else { OTHER_REST[0] },
+            patience: HOME_ANSWER_MAX,
             number: 0,
             was_member: false,
             tried: false,
@@ -172,7 +178,6 @@ impl Watch {
             self.gateways.clear();
         }
         let opening = self.is_opening(now);
-        self.gateways.retain(|_, watched| opening || !watched.is_too_far(now));
         for (gateway, watched) in &mut self.gateways {
             if watched.step(now, idle, opening, &mut self.jitter) {
                 let (number, home) = (watched.number, watched.home);
@@ -239,6 +244,7 @@ impl Watched {
             | Stage::Gap(_)
             | Stage::Second(_) => {
                 if self.deadline().is_some_and(|at| at <= now) {
+                    self.be_patient();
                     self.rest(now, opening, jitter);
                 }
                 return false;
@@ -286,21 +292,18 @@ impl Watched {
         self.rest = (2 * self.rest).min(rest_max);
     }
 
-    /// Whether a window would hold I/O back for too long: the answer takes its time.
-    fn is_too_far(&self, now: Instant) -> bool {
-        let asked = match self.stage {
-            Stage::First(asked) | Stage::Second(asked) => Some(asked),
-            Stage::Resting(_) | Stage::Emptying(_) | Stage::Gap(_) => None,
-        };
-        self.home && asked.is_some_and(|asked| asked + HOME_ANSWER_MAX <= now)
+    /// A window has ended without an answer, which may take longer.
+    fn be_patient(&mut self) {
+        if matches!(self.stage, Stage::First(_) | Stage::Second(_)) {
+            self.rest = self.rest.max(REST_BETWEEN * self.patience);
+            self.patience = (MORE_PATIENT * self.patience).min(ANSWER_MAX);
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Resting(at) | Stage::Emptying(at) | Stage::Gap(at) => Some(at),
-            Stage::First(asked) | Stage::Second(asked) => {
-                self.home.then(|| asked + HOME_ANSWER_MAX)
-            }
+            Stage::First(asked) | Stage::Second(asked) => self.home.then(|| asked + self.patience),
         }
     }
 }

@@ -116,6 +116,37 @@ fn a_window_ends_though_nothing_comes() {
     assert!(!game.watch.holds(game.now));
 }
 
+/// The sheep is far, or busy, and alive: its proof comes in the end, and I/O is held back for
+/// a small part of the time.
+#[test]
+fn a_sheep_that_answers_slowly_is_waited_for_longer_each_time() {
+    let takes = Duration::from_millis(150);
+    let mut game = Game::new(address(1));
+    let begun = game.now;
+    let (mut held, mut windows) = (Duration::ZERO, 0);
+    let quiet = loop {
+        let question = game.next(true);
+        windows += 1;
+        let asked = game.now;
+        while game.watch.holds(game.now) && game.now < asked + takes {
+            game.pass(Duration::from_millis(5));
+            assert_eq!(game.tick(true), None);
+        }
+        held += game.now - asked;
+        game.now = game.now.max(asked + takes);
+        if let Some(quiet) = game.hear(question, Heard::Active(0)) {
+            break quiet;
+        }
+        assert!(windows < 10, "no proof");
+    };
+    assert_eq!(quiet, QuietReason::Drained);
+    let took = game.now - begun;
+    assert!(
+        took < Duration::from_secs(3) && held < Duration::from_millis(500),
+        "{took:?} {held:?}"
+    );
+}
+
 /// But for the first try, which a dead one refuses at once.
 #[test]
 fn another_gateway_is_waited_for_once_and_not_long() {
