@@ -8,6 +8,7 @@ mod deaths;
 mod random;
 mod resumed;
 mod stolen;
+mod unheard;
 
 use crate::engine::{Engine, Surroundings};
 use crate::frame::Reply;

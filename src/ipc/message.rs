@@ -240,7 +240,9 @@ pub enum FromWorker {
         /// The block.
         block: u32,
     },
-    /// An index entry was written. Said before any write that waited for it is done.
+    /// An index entry was written, or, soon after a [`ToWorker::Resume`], one was found
+    /// that an earlier worker may have written in its last moment, unheard. Said before
+    /// any write that relies on it is done.
     Allocated {
         /// The volume.
         volume: VolumeId,

@@ -320,6 +320,7 @@ impl Cluster {
             assert!(!unchanged || self.lies && value == vid, "an unchanged entry was written");
             let object = ObjectId::data(VdiId::new(value).unwrap(), index).raw();
             assert!(self.objects.contains_key(&object), "the entry came before the object");
+            assert!(value >= self.entry(vid, index), "a newer entry was written back");
             self.repaired += usize::from(value != vid);
             if !unchanged {
                 self.newest = Some((index, self.entry(vid, index)));

@@ -25,6 +25,10 @@ pub struct Supervisor {
     lock_sent: bool,
     repairing: Option<u32>,
     unanswered: BTreeMap<Tag, ToWorker>,
+    /// Whether it dies with each worker, so that words stay unheard.
+    pub mortal: bool,
+    /// Messages that nobody heard.
+    pub unheard: usize,
     /// Workers that died.
     pub deaths: usize,
     /// Requests that were told to a second worker.
@@ -39,7 +43,35 @@ impl Supervisor {
 
     /// Takes what the worker said since the last time.
     pub fn listen(&mut self, run: &Run) {
-        for message in &run.said[self.read..] {
+        self.hear(&run.said[self.read..]);
+        self.read = run.said.len();
+    }
+
+    /// It dies as well: it took some of what the worker said, and the rest is lost with
+    /// the socket. What the worker had to wait for until it was noted was heard, else
+    /// there were no request on the wire that followed it.
+    pub fn die(&mut self, run: &mut Run) {
+        let said = &run.said[self.read..];
+        let noted = |m: &FromWorker| {
+            matches!(m, FromWorker::LockSent { .. } | FromWorker::Repairing { .. })
+        };
+        let heard_min = said.iter().rposition(noted).map_or(0, |at| at + 1);
+        let heard = heard_min + run.random.below(said.len() - heard_min + 1);
+        self.hear(&said[..heard]);
+        self.read += heard;
+        self.lose(run);
+    }
+
+    /// What it has not heard yet it never hears.
+    pub fn lose(&mut self, run: &mut Run) {
+        let lost = &run.said[self.read..];
+        self.unheard += lost.len();
+        run.out.retain(|message| !lost.contains(message));
+        self.read = run.said.len();
+    }
+
+    fn hear(&mut self, said: &[FromWorker]) {
+        for message in said {
             match message {
                 FromWorker::Attached { facts, .. } => {
                     // The end of an attach, and only the beginning of a resume: the
@@ -64,12 +96,15 @@ impl Supervisor {
                 _ => {}
             }
         }
-        self.read = run.said.len();
     }
 
     /// Kills the worker and starts the next.
     pub fn replace(&mut self, run: &mut Run, cache_bytes: u64) {
-        self.listen(run);
+        if self.mortal {
+            self.die(run);
+        } else {
+            self.listen(run);
+        }
         self.deaths += 1;
         run.abandon();
         run.engine = Engine::new(cache_bytes);
@@ -77,6 +112,11 @@ impl Supervisor {
             run.cluster.snapshot();
         }
         self.resume(run);
+        self.replay(run);
+    }
+
+    /// Tells the worker of everything that has no answer.
+    pub fn replay(&mut self, run: &mut Run) {
         for message in self.unanswered.values() {
             self.replays += 1;
             run.tell(message.clone());

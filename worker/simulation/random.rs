@@ -18,10 +18,19 @@ struct Plan {
     second: bool,
     /// Of a hundred steps, how many does the worker not survive.
     deaths: usize,
+    /// Whether the supervisor dies with it.
+    mortal: bool,
 }
 
-const PLAN: Plan =
-    Plan { shape: SHAPE, cache_bytes: 0, lose_entry: false, failures: 0, second: false, deaths: 0 };
+const PLAN: Plan = Plan {
+    shape: SHAPE,
+    cache_bytes: 0,
+    lose_entry: false,
+    failures: 0,
+    second: false,
+    deaths: 0,
+    mortal: false,
+};
 
 /// A byte of the model; `None` after a write there failed, since nobody knows.
 type Byte = Option<u8>;
@@ -71,8 +80,11 @@ impl Game {
         if plan.deaths > 0 {
             run.cluster.locks = Some(BTreeSet::from([7]));
         }
+        let mut supervisor = Supervisor::default();
+        supervisor.mortal = plan.mortal;
+        supervisor.listen(&run);
         let models = [vec![Some(0); plan.shape.len], vec![Some(0); plan.shape.len]];
-        Self { run, plan, models, tag: 0, batches: 0, supervisor: Supervisor::default() }
+        Self { run, plan, models, tag: 0, batches: 0, supervisor }
     }
 
     /// Makes a snapshot of what there is, and attaches it.
@@ -107,6 +119,8 @@ impl Game {
         }
         self.run.settle();
         self.run.settle_orphans(|_| true);
+        // What is answered was heard.
+        self.supervisor.listen(&self.run);
         for message in std::mem::take(&mut self.run.out) {
             let FromWorker::Done { tag, outcome } = message else { continue };
             self.check(&expected.remove(&tag).unwrap(), outcome);
@@ -254,4 +268,18 @@ fn a_death_loses_nothing_of_an_erasure_coded_disk() {
     for seed in seeds(700, 10) {
         drop(play_all(seed, Plan { shape, deaths: 4, lose_entry: true, ..PLAN }));
     }
+}
+
+/// The same when the supervisor dies too: what the worker said last nobody heard.
+#[test]
+fn a_death_whose_last_words_are_unheard_loses_nothing() {
+    let (mut unheard, mut repaired) = (0, 0);
+    for seed in seeds(800, 40) {
+        let shape = Shape { copy_policy: if seed % 4 == 0 { 0x21 } else { 0 }, ..SHAPE };
+        let plan = Plan { shape, deaths: 4, mortal: true, lose_entry: seed % 3 > 0, ..PLAN };
+        let game = play_all(seed, plan);
+        unheard += game.supervisor.unheard;
+        repaired += game.run.cluster.repaired;
+    }
+    assert!(unheard > 400 && repaired > 20, "{unheard} words unheard, {repaired} repairs");
 }

@@ -52,7 +52,10 @@ impl Volume {
         self.refusals = 0;
         self.index.load(page, entries);
         for known in self.recent.in_page(page) {
-            self.index.set(known.block, known.owner.get());
+            // An own entry is the newest there can be, also if nobody told of it.
+            if self.index.get(known.block) != Some(self.own.get()) {
+                self.index.set(known.block, known.owner.get());
+            }
         }
         if header.is_snapshot() && !self.header.is_snapshot() {
             self.drain();

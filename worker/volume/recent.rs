@@ -178,6 +178,24 @@ impl Volume {
 mod tests {
     use super::*;
 
+    /// Once for each block, and only while a snapshot from before the resume may run.
+    #[test]
+    fn an_entry_that_an_earlier_worker_may_have_written_counts_as_new() {
+        let start = Instant::now();
+        let [old, own] = [7, 8].map(|vid| VdiId::new(vid).unwrap());
+        let mut fresh = Recent::new(start);
+        assert!(!fresh.suspect(1, own, start), "nobody had it before");
+        let mut recent = Recent::new(start);
+        let told = |block, owner| Allocation { block, owner, at: start };
+        recent.inherit(vec![told(1, own), told(2, old)], start);
+        assert!(!recent.suspect(1, own, start), "it was told of");
+        assert!(recent.suspect(2, own, start), "that was its entry under the vid before");
+        assert!(recent.suspect(3, own, start));
+        assert!(!recent.suspect(3, own, start), "it is known by now");
+        assert!(!recent.suspect(4, own, start + SNAPSHOT_TIME_MAX));
+        assert_eq!(recent.take(), [told(1, own), told(2, own), told(3, own)]);
+    }
+
     #[test]
     fn only_what_no_snapshot_can_still_lose_is_forgotten() {
         let start = Instant::now();

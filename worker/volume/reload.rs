@@ -18,7 +18,10 @@
 //! its data is not ours to show (hazard 10). The lock stays with the old vid, so
 //! the new one is locked before the old is released (protocol 13.4). Then every
 //! block allocated lately is looked up in the new index; an entry that the server
-//! lost is written again, with its reference counts, before anything goes on. That
+//! lost is written again, with its reference counts, before anything goes on. One that
+//! is newer than what is remembered is no loss: it was written, and nobody lived to
+//! hear or to tell. Written back, it would cost its object, a moment later, when a
+//! replay may have made that anew (hazard 43). The repair
 //! is done without asking whether its object is there: what was acknowledged must
 //! be listed, so that a lost object is an error and never zeros.
 
@@ -53,6 +56,8 @@ pub struct Reload {
     /// Who holds the lock that was refused.
     search: Option<OwnerSearch>,
     found: Option<(VdiId, InodeHeader)>,
+    /// From the new vid to ours, each with the one that it was made from behind it.
+    pub(super) line: Vec<VdiId>,
     /// The vid whose lock was taken on the way.
     locked: Option<VdiId>,
     /// What is still to be checked, by ascending block.
@@ -107,6 +112,7 @@ impl Volume {
             refusals: 0,
             search: None,
             found: None,
+            line: Vec::new(),
             locked: None,
             unchecked: self.recent.take().into(),
             lost: VecDeque::new(),
@@ -291,13 +297,18 @@ impl Volume {
         }
         if let Phase::Reloading(reload) = &mut self.phase {
             reload.found = Some((vid, header.clone()));
+            reload.line = vec![vid];
         }
         self.ask_ancestor(&header, 0, io);
     }
 
     /// Walks from the new inode towards the one it was made from, to ours.
     fn ask_ancestor(&mut self, header: &InodeHeader, depth: u32, io: &mut Io) {
-        match VdiId::new(header.parent_vdi_id) {
+        let parent = VdiId::new(header.parent_vdi_id);
+        if let Phase::Reloading(reload) = &mut self.phase {
+            reload.line.extend(parent);
+        }
+        match parent {
             Some(parent) if parent == self.own => self.lock(io),
             Some(parent) if depth < ANCESTORS_MAX => self.ask(Step::Ancestor(parent, depth), io),
             Some(_) | None => self.fail(Failure::Replaced, io),

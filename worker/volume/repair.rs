@@ -7,7 +7,7 @@ use super::recent::Allocation;
 use super::reload::Step;
 use super::{Io, Phase, Volume, Wait};
 use sheepfs::ipc::{self, FromWorker};
-use sheepfs::wire::Request;
+use sheepfs::wire::{Request, VdiId};
 
 impl Volume {
     /// Reads the next page of the new index that holds a recent block.
@@ -28,8 +28,14 @@ impl Volume {
             && Index::page_of(next.block) == page
         {
             reload.unchecked.pop_front();
-            let listed = reload.index.get(next.block) == Some(next.owner.get());
-            if listed && half_done != Some(next.block) {
+            let entry = reload.index.get(next.block).and_then(VdiId::new);
+            let newer = entry.filter(|entry| is_newer(&reload.line, *entry, next.owner));
+            let listed = entry == Some(next.owner);
+            if let Some(owner) = newer {
+                reload.checked.push(Allocation { owner, at: io.now, ..next });
+                let allocation = ipc::Allocation { block: next.block, owner: owner.get() };
+                io.out.push(FromWorker::Allocated { volume: self.id, allocation });
+            } else if listed && half_done != Some(next.block) {
                 reload.checked.push(next);
             } else {
                 reload.lost.push_back(next);
@@ -91,6 +97,13 @@ impl Volume {
         }
         self.repair_or_read_on(io);
     }
+}
+
+/// Whether an entry is younger than the one that is remembered. Who is not in the line
+/// is older than all that are.
+fn is_newer(line: &[VdiId], entry: VdiId, remembered: VdiId) -> bool {
+    let place = |vid| line.iter().position(|known| *known == vid);
+    place(entry).is_some_and(|entry| place(remembered).is_none_or(|known| entry < known))
 }
 
 fn entry(bytes: &[u8]) -> u32 {
