@@ -43,13 +43,18 @@ impl Game {
         }
     }
 
-    /// Notes what must be noted, and turns until something like that was said.
+    /// Hears, and notes what must be noted.
+    fn attend(&mut self) {
+        let before = self.heard.len();
+        self.hear();
+        let new = self.heard[before..].iter().filter(|word| must_be_noted(word)).count();
+        (0..new).for_each(|_| self.tell(&ToWorker::Noted));
+    }
+
+    /// Attends, and turns until something like that was said.
     fn until(&mut self, which: impl Fn(&FromWorker) -> bool) {
         loop {
-            let before = self.heard.len();
-            self.hear();
-            let new = self.heard[before..].iter().filter(|word| must_be_noted(word)).count();
-            (0..new).for_each(|_| self.tell(&ToWorker::Noted));
+            self.attend();
             if self.heard.iter().any(&which) {
                 return;
             }
@@ -211,6 +216,7 @@ fn a_sheep_that_is_only_slow_is_not_left() {
     game.until(members);
     game.tell(&attach(1));
     while sheep.count(Opcode::GetClusterDefault) < 3 {
+        game.attend();
         game.session.turn().unwrap();
     }
     game.hear();
