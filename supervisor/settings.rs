@@ -10,6 +10,7 @@ use crate::allocations::Allocations;
 use crate::state::{SavedControl, Slab};
 use crate::status::{self, Data};
 use crate::volumes::Volumes;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,7 +89,7 @@ pub enum Swap {
 }
 
 /// How often, for each reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Swaps {
     /// [`Swap::WorkerDied`]
     pub worker_died: u64,

@@ -36,6 +36,7 @@ mod volume;
 mod watch;
 
 use link::Link;
+use nix::errno::Errno;
 use room::Room;
 use session::{End, Ended};
 use sheepfs::ipc::message::BUILD;
@@ -56,6 +57,10 @@ fn main() -> ExitCode {
         return ExitCode::from(64);
     };
     if let Err(errno) = privileges::drop_all(parent) {
+        if errno == Errno::ESRCH {
+            debug!("the supervisor has died meanwhile");
+            return ExitCode::SUCCESS;
+        }
         error!(errno = errno as i32, "the worker could not give up its privileges: {errno}");
         return ExitCode::from(77);
     }

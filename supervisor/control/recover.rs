@@ -226,7 +226,7 @@ impl Control {
             }
         }
         if cause != Cause::Failover {
-            self.shared.known().last_error = Some(format!("no sheep: {sheep}: {words}"));
+            self.shared.known().last_error = Some(format!("lost: {sheep}: {words}"));
         }
         self.recovery.loss.get_or_insert(Loss { cause, sheep, since: now });
         self.outage.begins(now);

@@ -4,6 +4,7 @@
 //! Times are milliseconds since the machine was started ([`super::Clock`]).
 
 use crate::session::Handshake;
+use crate::settings::Swaps;
 use serde::{Deserialize, Serialize};
 use sheepfs::ipc::{Gateways, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
@@ -27,6 +28,8 @@ pub struct Saved {
     pub answered: Vec<(u64, i32)>,
     /// How often a successor took over.
     pub takeovers: u64,
+    /// How often a worker was replaced.
+    pub swaps: Swaps,
 }
 
 /// The mount, and what was agreed with the kernel.

@@ -80,7 +80,9 @@ impl Shell {
         own_sheep: bool,
     ) -> Result<Self, Failed> {
         let now = Instant::now();
-        let Saved { control, fences, names, answered, takeovers, mount: saved_mount, .. } = saved;
+        let Saved {
+            control, fences, names, answered, takeovers, swaps, mount: saved_mount, ..
+        } = saved;
         let (session, repairing) = (control.session, repairing(&control));
         let shared = Arc::clone(&parts.shared);
         let control = Control::taking_over(shared, wishes, control, own_sheep, now);
@@ -91,7 +93,10 @@ impl Shell {
         shell.data.take_over(&fences, session, &repairing, now);
         shell.keep.answered = answered.into();
         shell.keep.takeovers = takeovers + 1;
-        shell.parts.shared.known().takeovers = shell.keep.takeovers;
+        {
+            let mut known = shell.parts.shared.known();
+            (known.takeovers, known.swaps) = (shell.keep.takeovers, swaps);
+        }
         let Some(saved_mount) = saved_mount else { return Err(Failed::Killed) };
         let filesystem = shell.filesystem();
         let resumed = Session::resume(&device, &saved_mount.handshake, filesystem)?;
@@ -166,6 +171,7 @@ impl Shell {
             names: self.data.fenced_names(),
             answered: self.keep.answered.iter().copied().collect(),
             takeovers: self.keep.takeovers,
+            swaps: self.parts.shared.known().swaps,
         });
     }
 
