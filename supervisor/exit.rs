@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// The exit statuses, those of `sysexits.h`.
+/// The exit statuses, those of `sysexits.h` but for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {
@@ -34,13 +34,22 @@ pub enum Status {
     NoPermission = 77,
     /// Something is not as the caller thinks: a name, a directory, a VDI.
     Configuration = 78,
+    /// Stopped by a signal before there was anything to stop: as a shell says it of one
+    /// that SIGTERM ended.
+    Interrupted = 143,
 }
 
 impl Status {
     /// From the exit code of the process in the background.
     pub fn of_code(code: i32) -> Self {
-        let known =
-            [Self::Ok, Self::Usage, Self::Unavailable, Self::NoPermission, Self::Configuration];
+        let known = [
+            Self::Ok,
+            Self::Usage,
+            Self::Unavailable,
+            Self::NoPermission,
+            Self::Configuration,
+            Self::Interrupted,
+        ];
         known.into_iter().find(|status| *status as i32 == code).unwrap_or(Self::Internal)
     }
 }
@@ -165,7 +174,8 @@ impl Failed {
     /// The exit status for it.
     pub fn status(&self) -> Status {
         match self {
-            Self::NoSheep { .. } | Self::Resolve(_) | Self::Interrupted => Status::Unavailable,
+            Self::NoSheep { .. } | Self::Resolve(_) => Status::Unavailable,
+            Self::Interrupted => Status::Interrupted,
             Self::AtStart { why, .. } => of_errno(why.errno()),
             Self::Mount(error) => error.fault().into(),
             Self::Local(LocalError::Ended { .. }) | Self::Path { .. } => Status::Configuration,

@@ -207,7 +207,7 @@ fn exit_status(code: Option<i32>) -> u8 {
     match code.map(Status::of_code) {
         Some(Status::Ok) => 0,
         Some(Status::NoPermission) => INVOCATION,
-        Some(Status::Internal | Status::Left) | None => SYSTEM,
+        Some(Status::Internal | Status::Left | Status::Interrupted) | None => SYSTEM,
         // The options are known to be good: this is about what they name.
         Some(Status::Usage | Status::Unavailable | Status::Configuration) => MOUNT,
     }
