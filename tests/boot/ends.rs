@@ -17,6 +17,7 @@ fn ended_by(end: impl FnOnce(&Service, File)) {
     let disk = cluster.vdi("disk", 8 * MIB);
     let system = System::boot();
     let service = Service::start(&system, cluster.address(), &disk);
+    assert!(service.stored() > 0, "nothing that could be left behind");
     let supervisor = service.supervisor();
     let file = service.open(&disk);
     file.write_all_at(&[7; BLOCK], 0).unwrap();

@@ -10,6 +10,8 @@
 //! | [`harness`] | the systemd itself: that it is a real one, private, and leaves nothing behind |
 //! | [`unit`] | the unit starts, mounts for everybody, logs, and stops whatever goes on |
 //! | [`ends`] | the mount is ended by somebody else |
+//! | [`outlives`] | the supervisor dies, and the mount does not |
+//! | [`tries`] | starts and restarts that go wrong, and what can be known of them |
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::cast_possible_truncation, reason = "offsets in small volumes, on 64-bit machines")]
@@ -34,10 +36,12 @@ mod wire;
 
 mod ends;
 mod harness;
+mod outlives;
 #[path = "../recovery/rounds.rs"]
 mod rounds;
 mod scene;
 mod service;
+mod tries;
 mod unit;
 
 /// Bytes.

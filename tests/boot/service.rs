@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 /// The instance's name.
 pub const UNIT: &str = "sheepfs@mnt-sheep.service";
+/// Where its options are.
+pub const CONFIGURATION: &str = "/etc/sheepfs/mnt-sheep.conf";
 /// What that name means.
 pub const POINT: &str = "/mnt/sheep";
 
@@ -25,7 +27,7 @@ impl<'a> Service<'a> {
     pub fn configure(system: &'a System, address: &str, options: &[&str]) -> Self {
         let options = options.join(" ");
         let line = format!("SHEEPFS_OPTIONS=\"--address {address} {options}\"\n");
-        system.write("/etc/sheepfs/mnt-sheep.conf", &line);
+        system.write(CONFIGURATION, &line);
         Self { system }
     }
 

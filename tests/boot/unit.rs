@@ -95,6 +95,7 @@ fn stopped_under_load(before_stop: impl FnOnce(&mut Cluster)) {
     let disk = cluster.vdi("registers", Plan::SHARED.size());
     let system = System::boot();
     let service = Service::start(&system, cluster.address(), &disk);
+    assert!(service.stored() > 0, "nothing that could be left behind");
     let open = service.open(&disk);
     let load = Registers::start(&service.volume(&disk), Plan::SHARED);
     load.wait_for_progress();

@@ -96,6 +96,17 @@ impl System {
         fs::write(&path, text).unwrap_or_else(|error| panic!("{inside}: {error}"));
     }
 
+    /// Puts a script in the place of a program under test, which is called NAME.good from now on.
+    pub fn replace_program(&self, name: &str, script: &str) {
+        let program = format!("/usr/bin/{name}");
+        let (new, good) = (format!("{program}.new"), format!("{program}.good"));
+        // Under another name first, since a program that runs can't be written to.
+        self.write(&new, script);
+        self.succeed(&["chmod", "755", &new]);
+        self.succeed(&["cp", &program, &good]);
+        self.succeed(&["mv", &new, &program]);
+    }
+
     /// Runs a program inside to its end, however it ends.
     pub fn run(&self, words: &[&str]) -> Output {
         output(&mut self.command(words))
