@@ -1,6 +1,7 @@
 //! The command line: that of the original, and what we add.
 
 use crate::control::outage::OnOutage;
+use crate::mount::SOURCE;
 use clap::{Parser, ValueEnum};
 use sheepfs::address::{DEFAULT_PORT, SheepAddress, parse_port};
 use sheepfs::size::parse_size;
@@ -17,7 +18,7 @@ const FENCE_FAST: Duration = Duration::from_secs(2);
 
 /// Show a Sheepdog cluster as a directory, and its virtual disks as files.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "sheepfs", version)]
+#[command(name = "sheepfs", version, override_usage = "sheepfs [OPTIONS] <MOUNTPOINT>")]
 pub struct Options {
     /// Sheep to talk to: an IP address or host name, perhaps with :PORT
     #[arg(short, long, value_name = "ADDR", default_value = "127.0.0.1")]
@@ -95,9 +96,21 @@ pub struct Options {
     #[arg(long)]
     pub steal_lock: bool,
 
+    /// Mount for reading only, volumes and control files
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// What the system shows as the source of the mount
+    #[arg(long, value_name = "WORDS", default_value = SOURCE, value_parser = parse_source)]
+    pub source: String,
+
     /// Check whether this build can take over the state of another on stdin
     #[arg(long, exclusive = true)]
     pub check_state: bool,
+
+    /// For tests: end by a panic when so many requests are in flight
+    #[arg(long, value_name = "COUNT", hide = true)]
+    pub panic_at_parked: Option<usize>,
 
     /// For tests: as with a kernel that can't deliver requests again
     #[arg(long, hide = true)]
@@ -149,6 +162,9 @@ enum ValueError {
     /// `--create` with a size that can't be made.
     #[error("the size must be at least one byte")]
     Nothing,
+    /// `--source` would make systemd unmount it as an orphan device (hazard 35).
+    #[error("some words are wanted that don't begin with /dev")]
+    Source,
     /// A name that no VDI can have.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -242,6 +258,11 @@ fn parse_io_timeout(text: &str) -> Result<Duration, ValueError> {
 fn seconds_of(text: &str) -> Option<Duration> {
     let seconds: f64 = text.parse().ok()?;
     Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
+}
+
+fn parse_source(text: &str) -> Result<String, ValueError> {
+    let sensible = !text.is_empty() && !text.starts_with("/dev") && !text.contains('\0');
+    if sensible { Ok(text.to_owned()) } else { Err(ValueError::Source) }
 }
 
 fn parse_mode(text: &str) -> Result<u16, ValueError> {

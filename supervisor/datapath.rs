@@ -63,6 +63,7 @@ use std::time::{Duration, Instant};
 pub struct DataPath<R> {
     state: Mutex<State<R>>,
     allocations: Arc<Allocations>,
+    panic_at: Option<usize>,
 }
 
 /// For tests: with fences that end by proof.
@@ -83,7 +84,13 @@ impl<R> DataPath<R> {
         told: Records<3>,
         allocations: Arc<Allocations>,
     ) -> Self {
-        Self { state: Mutex::new(State::new(fence_time, told)), allocations }
+        Self { state: Mutex::new(State::new(fence_time, told)), allocations, panic_at: None }
+    }
+
+    /// For tests: this process ends by a panic when so many requests are in flight.
+    #[must_use]
+    pub fn with_panic_at(self, panic_at: Option<usize>) -> Self {
+        Self { panic_at, ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<R>> {
@@ -344,6 +351,9 @@ impl<R: Parked> DataPath<R> {
     }
 
     fn submit(&self, mut request: Request, bytes: &[u8], cut: Cut, reply: R) {
+        if let Some(limit) = self.panic_at {
+            assert!(self.in_flight() < limit, "{limit} requests are in flight, as was wished for");
+        }
         let now = Instant::now();
         let admission = self.lock().admit(request, cut, reply, now);
         match admission {

@@ -5,9 +5,11 @@
 //! the loop, or the answer it waits for, completes it (hazard 32).
 
 use crate::candidates::ResolveError;
+use crate::uniques::Noted;
 use fuser::{Errno, FileHandle, ReplyData, ReplyOpen, ReplyStatfs, ReplyWrite, RequestId};
 use sheepfs::ipc::{FromWorker, Query};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::mpsc::Sender;
 
 /// A file of the tree that holds a report about the cluster.
@@ -38,6 +40,8 @@ pub enum Event {
         file: ReportFile,
         /// The handle that it gets.
         handle: FileHandle,
+        /// To be dropped with the answer.
+        noted: Noted,
         /// Completed with the handle, or an errno within five seconds.
         reply: ReplyOpen,
     },
@@ -48,10 +52,10 @@ pub enum Event {
         file: ReportFile,
         /// Its handle, which is to get a text.
         handle: FileHandle,
-        /// From where on.
-        offset: u64,
-        /// How much.
-        len: u32,
+        /// Which of its bytes.
+        range: Range<u64>,
+        /// To be dropped with the answer.
+        noted: Noted,
         /// Completed with a part of the text.
         reply: ReplyData,
     },
@@ -63,11 +67,15 @@ pub enum Event {
         bytes: Vec<u8>,
         /// The kernel's number of the request.
         request: RequestId,
+        /// To be dropped with the answer.
+        noted: Noted,
         /// Completed with the length of `bytes`, or an errno.
         reply: ReplyWrite,
     },
     /// Somebody asked for the space of the file system.
     StatFs {
+        /// To be dropped with the answer.
+        noted: Noted,
         /// Completed with the cluster's space.
         reply: ReplyStatfs,
     },

@@ -45,6 +45,17 @@ impl Status {
     }
 }
 
+impl Status {
+    /// Of a process that was given descriptors by its manager: a status that keeps that
+    /// from starting the next one would lose the mount behind them (hazard 13).
+    pub fn with(self, descriptors: bool) -> Self {
+        match self {
+            Self::Usage | Self::Unavailable | Self::Configuration if descriptors => Self::Internal,
+            status => status,
+        }
+    }
+}
+
 impl From<MountFault> for Status {
     fn from(fault: MountFault) -> Self {
         match fault {
@@ -199,6 +210,15 @@ mod tests {
         assert_eq!(status_of(Failure::Locked.into()), Status::Unavailable);
         assert_eq!(status_of(Failure::Unformatted.into()), Status::Unavailable);
         assert_eq!(status_of(Refusal::TimedOut), Status::Unavailable);
+    }
+
+    #[test]
+    fn whoever_was_given_a_mount_never_says_that_trying_again_is_in_vain() {
+        for status in [Status::Usage, Status::Unavailable, Status::Configuration] {
+            assert_eq!(status.with(true), Status::Internal);
+            assert_eq!(status.with(false), status);
+        }
+        assert_eq!((Status::Ok.with(true), Status::Left.with(true)), (Status::Ok, Status::Left));
     }
 
     #[test]

@@ -18,10 +18,11 @@ mod xattr;
 use crate::attr::{Look, NAME_TTL};
 use crate::datapath::{DataPath, ParkedReply};
 use crate::events::{Event, Events};
-use crate::handles::{Handles, handle_of};
+use crate::handles::Handles;
 use crate::settings::Shared;
 use crate::texts::{NO_TEXT, Texts};
 use crate::tree::{self, Node};
+use crate::uniques::Uniques;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
     Generation, INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
@@ -47,6 +48,8 @@ pub struct SheepFs {
     pub texts: Arc<Texts>,
     /// The open files of volumes.
     pub handles: Arc<Handles>,
+    /// Requests in flight, where a successor can only fail them.
+    pub uniques: Arc<Uniques>,
     /// Where everything else goes.
     pub events: Events,
     /// Whose the files are.
@@ -177,20 +180,20 @@ impl Filesystem for SheepFs {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (mode, handle) = (flags.acc_mode(), handle_of(req.unique()));
+        let mode = flags.acc_mode();
         match self.target(ino) {
             None => reply.error(Errno::ENOENT),
             Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
-            Some(Target::Node(Node::File(file))) => self.open_file(file, mode, handle, reply),
+            Some(Target::Node(Node::File(file))) => self.open_file(req, file, mode, reply),
             Some(Target::Volume(volume)) => {
-                self.open_volume(&volume, mode != OpenAccMode::O_RDONLY, handle, reply);
+                self.open_volume(req, &volume, mode != OpenAccMode::O_RDONLY, reply);
             }
         }
     }
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -202,9 +205,16 @@ impl Filesystem for SheepFs {
         match self.target(ino) {
             None => reply.error(Errno::EIO),
             Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
-            Some(Target::Node(Node::File(file))) => self.read_file(file, fh, offset, size, reply),
+            Some(Target::Node(Node::File(file))) => {
+                self.read_file(req, file, fh, offset..offset + u64::from(size), reply);
+            }
             Some(Target::Volume(volume)) => {
-                self.data.read(&volume, offset, size, ParkedReply::Read(reply));
+                self.data.read(
+                    &volume,
+                    offset,
+                    size,
+                    ParkedReply::Read(reply, self.uniques.note(req.unique())),
+                );
             }
         }
     }
@@ -226,12 +236,16 @@ impl Filesystem for SheepFs {
         match self.target(ino) {
             None => reply.error(Errno::EIO),
             Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
-            Some(Target::Node(Node::File(file))) => {
-                self.write_line(file, data, req.unique(), reply)
-            }
+            Some(Target::Node(Node::File(file))) => self.write_line(req, file, data, reply),
             Some(Target::Volume(volume)) => {
                 let cut = self.cut(write_flags, flags, req.pid(), data.len());
-                self.data.write(&volume, offset, data, cut, ParkedReply::Write(reply));
+                self.data.write(
+                    &volume,
+                    offset,
+                    data,
+                    cut,
+                    ParkedReply::Write(reply, self.uniques.note(req.unique())),
+                );
             }
         }
     }
@@ -268,7 +282,7 @@ impl Filesystem for SheepFs {
 
     fn fsync(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         _datasync: bool,
@@ -277,7 +291,9 @@ impl Filesystem for SheepFs {
         match self.target(ino) {
             None => reply.error(Errno::EIO),
             Some(Target::Node(_)) => reply.ok(),
-            Some(Target::Volume(volume)) => self.data.flush(&volume, ParkedReply::Flush(reply)),
+            Some(Target::Volume(volume)) => {
+                self.data.flush(&volume, ParkedReply::Flush(reply, self.uniques.note(req.unique())))
+            }
         }
     }
 
@@ -331,8 +347,8 @@ impl Filesystem for SheepFs {
         reply.ok();
     }
 
-    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        self.events.tell(Event::StatFs { reply });
+    fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.events.tell(Event::StatFs { reply, noted: self.uniques.note(req.unique()) });
     }
 
     fn setxattr(

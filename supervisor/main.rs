@@ -25,9 +25,11 @@ mod kernel_limits;
 mod link;
 mod local;
 mod mount;
+mod mount_helper;
 mod notify;
 mod predecessor;
 mod programs;
+mod residence;
 mod session;
 mod settings;
 mod signals;
@@ -38,6 +40,7 @@ mod status;
 mod succession;
 mod texts;
 mod tree;
+mod uniques;
 mod volumes;
 mod words;
 
@@ -53,6 +56,9 @@ fn main() {
         process::exit(say(&keeper::become_supervisor().into()) as i32);
     }
     descriptors::keep_from_children();
+    if mount_helper::is_called() {
+        process::exit(mount_helper::run().into());
+    }
     let status = match Options::read(std::env::args_os()) {
         Err(error) => say_usage(&error),
         Ok(options) if options.check_state => {
@@ -61,7 +67,7 @@ fn main() {
         Ok(options) => start::start(&options).unwrap_or_else(|failed| say(&failed)),
     };
     // Not by returning: nothing may be dropped that the kernel waits for.
-    process::exit(status as i32);
+    process::exit(status.with(notify::was_given_descriptors()) as i32);
 }
 
 /// Usage errors, and the help and version texts, which clap treats alike.

@@ -9,6 +9,7 @@
 mod helper;
 mod mountinfo;
 mod point;
+mod stale;
 
 pub use point::MountPoint;
 
@@ -136,6 +137,8 @@ pub struct MountOptions {
     pub source: String,
     /// Whether other users may use it, as far as the modes let them.
     pub allow_other: bool,
+    /// Whether nothing can be written through it, volumes nor control files.
+    pub read_only: bool,
 }
 
 /// How a mount ended.
@@ -251,7 +254,8 @@ fn mount_directly(
         getegid(),
         if options.allow_other { ",allow_other" } else { "" },
     );
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    flags.set(MsFlags::MS_RDONLY, options.read_only);
     let source = Some(options.source.as_str());
     match mount(source, point, Some(FSTYPE), flags, Some(data.as_str())) {
         Ok(()) => Ok(()),
@@ -261,6 +265,15 @@ fn mount_directly(
     }
 }
 
+/// Takes a mount out of the tree, whoever uses it.
+fn detach(point: &Path) -> Result<(), MountError> {
+    if !geteuid().is_root() {
+        return helper::unmount(point).map(drop);
+    }
+    umount2(point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)
+        .map_err(|errno| MountError::system("detaching", point, errno))
+}
+
 fn unmount_directly(point: &Path) -> Result<Unmounted, MountError> {
     match umount2(point, MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) => return Ok(Unmounted::Clean),
@@ -268,9 +281,7 @@ fn unmount_directly(point: &Path) -> Result<Unmounted, MountError> {
         Err(Errno::EBUSY) => {}
         Err(errno) => return Err(MountError::system("unmounting", point, errno)),
     }
-    umount2(point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)
-        .map(|()| Unmounted::Detached)
-        .map_err(|errno| MountError::system("detaching", point, errno))
+    detach(point).map(|()| Unmounted::Detached)
 }
 
 #[cfg(test)]

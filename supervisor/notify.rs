@@ -25,7 +25,7 @@ use std::env;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
+use std::process::{self, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -51,6 +51,12 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Keeps the manager's words from a child.
 pub fn hide_from(command: &mut Command) -> &mut Command {
     VARIABLES.iter().fold(command, |command, variable| command.env_remove(variable))
+}
+
+/// Whether the manager gave us anything, whatever became of it.
+pub fn was_given_descriptors() -> bool {
+    let is_ours = |pid: String| pid == process::id().to_string();
+    env::var_os("LISTEN_FDS").is_some() && env::var("LISTEN_PID").is_ok_and(is_ours)
 }
 
 /// What the manager keeps for us, and under which name.

@@ -27,7 +27,7 @@ use std::thread::{Builder, JoinHandle};
 use thiserror::Error;
 
 /// Each thread of fuser's owns a buffer of 16 MiB, and none ever waits.
-const THREADS: usize = 2;
+pub const THREADS: usize = 2;
 /// The smallest buffer the kernel fills with a request (`FUSE_MIN_READ_BUFFER`).
 const REQUEST_BUFFER_LEN: usize = 8192;
 /// `FUSE_INIT` of linux/fuse.h.
@@ -151,6 +151,18 @@ impl<F: Filesystem> Session<F> {
         notification[..4].copy_from_slice(&16u32.to_ne_bytes());
         notification[4..8].copy_from_slice(&NOTIFY_RESEND.to_ne_bytes());
         write(&self.inner, &notification).map(drop)
+    }
+
+    /// Fails a request that was read and not answered.
+    ///
+    /// # Errors
+    /// `ENOENT` when there is none of that number.
+    pub fn fail(&self, unique: u64) -> Result<(), Errno> {
+        let mut answer = [0; 16];
+        answer[..4].copy_from_slice(&16u32.to_ne_bytes());
+        answer[4..8].copy_from_slice(&(-(Errno::EIO as i32)).to_ne_bytes());
+        answer[8..].copy_from_slice(&unique.to_ne_bytes());
+        write(&self.inner, &answer).map(drop)
     }
 
     /// Serves the kernel until the mount ends, which the control loop is told.

@@ -7,7 +7,7 @@
 //! each open of a volume reads it.
 
 use crate::allocations::Allocations;
-use crate::state::Slab;
+use crate::state::{SavedControl, Slab};
 use crate::status::{self, Data};
 use crate::volumes::Volumes;
 use std::net::SocketAddr;
@@ -169,18 +169,14 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The facts at the start. Index entries written lately go to `records`.
-    pub fn new(
-        sheep: SocketAddr,
-        page_cache: bool,
-        object_cache: bool,
-        volumes: Arc<Volumes>,
-        records: Slab<2>,
-    ) -> Self {
+    /// The facts at the start, as they were before. Index entries written lately go to
+    /// `records`.
+    pub fn new(before: &SavedControl, volumes: Arc<Volumes>, records: Slab<2>) -> Self {
+        let sheep = before.sheep.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
         let allocations = Arc::new(Allocations::new(Arc::clone(&volumes), records));
         Self {
-            page_cache: AtomicBool::new(page_cache),
-            object_cache: AtomicBool::new(object_cache),
+            page_cache: AtomicBool::new(before.page_cache),
+            object_cache: AtomicBool::new(before.object_cache),
             known: Mutex::new(Known::new(sheep)),
             volumes,
             allocations,
@@ -191,7 +187,8 @@ impl Shared {
     #[cfg(test)]
     pub fn alone(sheep: SocketAddr, volumes: Arc<Volumes>) -> Self {
         let state = crate::state::State::create().unwrap();
-        Self::new(sheep, false, false, volumes, state.allocations())
+        let before = SavedControl { sheep: Some(sheep), ..SavedControl::default() };
+        Self::new(&before, volumes, state.allocations())
     }
 
     /// Whether volumes opened from now on use the kernel's page cache.

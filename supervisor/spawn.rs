@@ -13,7 +13,7 @@ use crate::control::poison::Exit;
 use crate::descriptors::pidfd_of;
 use crate::notify;
 use crate::predecessor;
-use crate::programs;
+use crate::programs::Program;
 use crate::state::SavedProcess;
 use crate::words::Listener;
 use command_fds::{CommandFdExt, FdMapping};
@@ -24,10 +24,11 @@ use sheepfs::ipc::inherited::{ARENA_FD, CHANNEL_FD};
 use sheepfs::ipc::{Arena, ChannelError, SupervisorEnd, channel};
 use sheepfs::logging::{self, FILTER_VARIABLE, SINK_VARIABLE, Sink, WORKER_VARIABLE};
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use thiserror::Error;
 
 /// The worker's program.
@@ -88,13 +89,14 @@ pub struct Started {
 #[derive(Debug)]
 pub struct Workers {
     sink: Sink,
+    program: Program,
     children: BTreeMap<u64, Child>,
 }
 
 impl Workers {
     /// No worker yet; those to come log to `sink`.
     pub fn new(sink: Sink) -> Self {
-        Self { sink, children: BTreeMap::new() }
+        Self { sink, program: Program::open(PROGRAM), children: BTreeMap::new() }
     }
 
     /// Starts a worker.
@@ -172,9 +174,9 @@ impl Workers {
         channel: OwnedFd,
         arena: OwnedFd,
     ) -> Result<Child, SpawnError> {
-        let program = programs::path_of(PROGRAM);
-        let failed = |cause| SpawnError::Start { program: program.display().to_string(), cause };
-        let mut command = Command::new(&program);
+        let path = self.program.path();
+        let failed = |cause| SpawnError::Start { program: path.display().to_string(), cause };
+        let mut command = self.program.command();
         command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/");
         // A Ctrl-C at the terminal is for us alone.
         command.process_group(0);
@@ -191,10 +193,23 @@ impl Workers {
             command.stderr(Stdio::piped());
         }
         let mut child = command.spawn().map_err(failed)?;
+        offer_to_oom_killer(&child);
         if let Some(stderr) = child.stderr.take() {
             Listener::of_worker(PROGRAM, generation, stderr);
         }
         Ok(child)
+    }
+}
+
+/// A worker can be replaced, and we can't: where we are protected from the
+/// out-of-memory killer, it is not.
+fn offer_to_oom_killer(child: &Child) {
+    let score = format!("/proc/{}/oom_score_adj", child.id());
+    let ours = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    if ours.trim().starts_with('-')
+        && let Err(cause) = fs::write(score, "0")
+    {
+        tracing::debug!(%cause, "the worker stays protected from the out-of-memory killer");
     }
 }
 

@@ -13,14 +13,14 @@ use crate::handles::Handles;
 use crate::keeper;
 use crate::kernel_limits;
 use crate::local::Local;
-use crate::mount::{MountOptions, MountPoint, SOURCE};
+use crate::mount::{MountOptions, MountPoint};
 use crate::notify::{self, Manager};
-use crate::predecessor;
+use crate::residence;
 use crate::settings::Shared;
 use crate::signals;
 use crate::spawn::Workers;
-use crate::state::State;
-use crate::succession::{Beginning, Estate};
+use crate::state::{SavedControl, State};
+use crate::succession::{self, Estate};
 use crate::volumes::Volumes;
 use nix::unistd::{getgid, getuid};
 use sheepfs::logging::{self, Filter, Sink};
@@ -57,57 +57,87 @@ fn start_again() -> Result<Status, Failed> {
 }
 
 fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
+    residence::become_flusher();
     let inherited = notify::inherited().map_err(Failed::Inherited)?;
-    let beginning = Beginning::of(inherited, options.mount_point())?;
+    let estate = succession::estate(inherited, options.mount_point())?;
     let (sender, receiver) = mpsc::channel();
     let events = Events(sender);
-    let (point, estate) = match beginning {
-        Beginning::Fresh => (MountPoint::check(options.mount_point())?, None),
-        Beginning::TakeOver(estate) => {
-            predecessor::bury(&estate.saved.workers).map_err(Failed::Predecessor)?;
-            (MountPoint::of_predecessor(estate.mount.point().to_owned()), Some(estate))
-        }
+    let point = match &estate {
+        None => MountPoint::check(options.mount_point())?,
+        Some(estate) => MountPoint::of_predecessor(estate.mount.point().to_owned()),
     };
+    if estate.is_some() {
+        // A mount that is there is to be unmounted when a signal asks for that.
+        signals::watch(events.clone()).map_err(Failed::Signals)?;
+    }
     let local = start_local(options)?;
-    let candidates = candidates(options, local.as_ref())?;
-    // Until here a signal ends us, and with us the minisheep; from here on the
-    // control loop listens.
-    signals::watch(events.clone()).map_err(Failed::Signals)?;
-    let (state, legacy) = match estate {
-        None => (State::create().map_err(Failed::NoState)?, None),
+    let before = estate.as_ref().map(|estate| &estate.saved.control);
+    let candidates = candidates(options, local.as_ref(), before)?;
+    if estate.is_none() {
+        // Until here a signal ends us, and with us the minisheep; from here on the
+        // control loop listens.
+        signals::watch(events.clone()).map_err(Failed::Signals)?;
+    }
+    if options.unsafe_fence_off {
+        tracing::error!("nothing is fenced: a failover can lose data that was written");
+    }
+    let wishes = wishes(options, candidates);
+    let shell = match estate {
+        None => {
+            let state = State::create().map_err(Failed::NoState)?;
+            let before = SavedControl {
+                page_cache: options.page_cache,
+                object_cache: options.object_cache,
+                sheep: Some(wishes.candidates.current()),
+                ..SavedControl::default()
+            };
+            Shell::new(parts(options, sink, events, point, state, &before), wishes)
+        }
         Some(estate) => {
-            let Estate { state, saved, mount, device } = *estate;
-            (state, Some((saved, (mount, device))))
+            let Estate { state, saved, mount, device } = estate;
+            let parts = parts(options, sink, events, point, state, &saved.control);
+            Shell::take_over(parts, wishes, saved, (mount, device), local.is_some())?
         }
     };
-    let saved = legacy.as_ref().map(|(saved, _)| &saved.control);
+    let outcome = shell.run(&receiver);
+    drop(local);
+    outcome.map(|()| Status::Ok)
+}
+
+/// What the shell works with, as it was left before.
+fn parts(
+    options: &Options,
+    sink: Sink,
+    events: Events,
+    point: MountPoint,
+    state: State,
+    before: &SavedControl,
+) -> Parts {
     let volumes = Arc::new(Volumes::default());
-    for volume in saved.into_iter().flat_map(volumes_of) {
+    for volume in volumes_of(before) {
         volumes.add(volume);
     }
-    let shared = Arc::new(Shared::new(
-        candidates.current(),
-        saved.map_or(options.page_cache, |saved| saved.page_cache),
-        saved.map_or(options.object_cache, |saved| saved.object_cache),
-        Arc::clone(&volumes),
-        state.allocations(),
-    ));
-    let parts = Parts {
+    let shared = Arc::new(Shared::new(before, Arc::clone(&volumes), state.allocations()));
+    Parts {
         shared,
         handles: Arc::new(Handles::new(volumes, state.handles())),
         state,
         manager: Manager::from_environment(),
         may_resend: !options.no_resend,
+        panic_at: options.panic_at_parked,
         events,
         workers: Workers::new(sink),
         io_timeout: options.io_timeout,
         fence_time: options.fence_time(),
         point,
-        options: MountOptions { source: SOURCE.to_owned(), allow_other: options.allow_other },
+        options: mount_options(options),
         look: look(options),
         in_background: sink == Sink::Background,
-    };
-    let wishes = Wishes {
+    }
+}
+
+fn wishes(options: &Options, candidates: Candidates) -> Wishes {
+    Wishes {
         candidates,
         attach: options.attach.clone(),
         cache_len: options.cache_size,
@@ -115,17 +145,7 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
         io_timeout: options.io_timeout,
         on_outage: kernel_limits::fitted(options.on_outage),
         steal_lock: options.steal_lock,
-    };
-    if options.unsafe_fence_off {
-        tracing::error!("nothing is fenced: a failover can lose data that was written");
     }
-    let shell = match legacy {
-        None => Shell::new(parts, wishes),
-        Some((saved, mounted)) => Shell::take_over(parts, wishes, saved, mounted, local.is_some())?,
-    };
-    let outcome = shell.run(&receiver);
-    drop(local);
-    outcome.map(|()| Status::Ok)
 }
 
 /// Opens the log as the options want it.
@@ -145,11 +165,20 @@ fn absolute(path: &Path) -> Result<PathBuf, Failed> {
     std::path::absolute(path).map_err(|cause| Failed::Path { path: path.to_owned(), cause })
 }
 
-fn candidates(options: &Options, local: Option<&Local>) -> Result<Candidates, Failed> {
+/// Where the user says that the sheep are. A mount that is there already does not wait
+/// for a resolver: its predecessor has asked it.
+fn candidates(
+    options: &Options,
+    local: Option<&Local>,
+    before: Option<&SavedControl>,
+) -> Result<Candidates, Failed> {
     if let Some(local) = local {
         return Ok(Candidates::one(local.address));
     }
-    let found = candidates::look_up(&options.address, options.sheep_port())?;
+    let found = match before {
+        Some(before) if options.address.ip().is_none() => before.configured.clone(),
+        _ => candidates::look_up(&options.address, options.sheep_port())?,
+    };
     let none = || ResolveError::NoAddress(options.address.host.clone());
     let candidates = Candidates::several(found).ok_or_else(none)?;
     let candidates = candidates.with_dice(Dice::of_this_process());
@@ -158,6 +187,14 @@ fn candidates(options: &Options, local: Option<&Local>) -> Result<Candidates, Fa
         tracing::warn!(%sheep, "an odd address for a sheep: {oddity}");
     }
     Ok(candidates)
+}
+
+fn mount_options(options: &Options) -> MountOptions {
+    MountOptions {
+        source: options.source.clone(),
+        allow_other: options.allow_other,
+        read_only: options.read_only,
+    }
 }
 
 /// Everything belongs to the caller, unless the options give the volumes to

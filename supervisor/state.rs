@@ -197,7 +197,6 @@ impl State {
         Slab::new(Records::new(Arc::clone(&self.memory), ALLOCATIONS_AT, ALLOCATIONS_COUNT))
     }
 
-    #[expect(dead_code, reason = "the next step uses it")]
     /// Requests in flight, by the kernel's number.
     pub fn uniques(&self) -> Slab<1> {
         Slab::new(Records::new(Arc::clone(&self.memory), UNIQUES_AT, UNIQUES_COUNT))

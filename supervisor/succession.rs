@@ -6,6 +6,7 @@
 use crate::exit::Failed;
 use crate::mount::{Mount, MountPoint};
 use crate::notify::Inherited;
+use crate::predecessor;
 use crate::state::{Saved, SavedMount, State, StateError};
 use nix::unistd::dup;
 use std::io;
@@ -25,40 +26,31 @@ pub struct Estate {
     pub device: OwnedFd,
 }
 
-/// How a supervisor begins.
-#[derive(Debug)]
-pub enum Beginning {
-    /// With nothing.
-    Fresh,
-    /// With the mount of a predecessor.
-    TakeOver(Box<Estate>),
-}
-
-impl Beginning {
-    /// From what the manager kept, for the mount point that the user wrote.
-    ///
-    /// # Errors
-    /// When there is a mount, and this build can't go on with it.
-    pub fn of(inherited: Inherited, wanted: &Path) -> Result<Self, Failed> {
-        let (device, state) = match inherited {
-            Inherited { device: Some(device), state: Some(state) } => (device, state),
-            Inherited { device: None, state: None } => return Ok(Self::Fresh),
-            Inherited { .. } => {
-                tracing::warn!("the process before ended before its mount was complete");
-                return Ok(Self::Fresh);
-            }
-        };
-        let refused = |cause| Failed::State { point: wanted.to_owned(), cause };
-        let (state, saved) = State::open(state).map_err(refused)?;
-        let Some(mounted) = &saved.mount else { return Ok(Self::Fresh) };
-        refuse_other(mounted, wanted)?;
-        let Some(mount) = Mount::adopt(mounted)? else {
-            tracing::warn!(point = %mounted.point.display(), "the mount that was kept is gone; mounting afresh");
-            return Ok(Self::Fresh);
-        };
-        mounted.handshake.check()?;
-        Ok(Self::TakeOver(Box::new(Estate { state, saved, mount, device })))
-    }
+/// What the manager kept, for the mount point that the user wrote, and the workers of
+/// the predecessor buried. `None`: there is no mount any more, or yet.
+///
+/// # Errors
+/// When there is a mount, and this build can't go on with it.
+pub fn estate(inherited: Inherited, wanted: &Path) -> Result<Option<Estate>, Failed> {
+    let (device, state) = match inherited {
+        Inherited { device: Some(device), state: Some(state) } => (device, state),
+        Inherited { device: None, state: None } => return Ok(None),
+        Inherited { .. } => {
+            tracing::warn!("the process before ended before its mount was complete");
+            return Ok(None);
+        }
+    };
+    let refused = |cause| Failed::State { point: wanted.to_owned(), cause };
+    let (state, saved) = State::open(state).map_err(refused)?;
+    let Some(mounted) = &saved.mount else { return Ok(None) };
+    refuse_other(mounted, wanted)?;
+    let Some(mount) = Mount::adopt(mounted)? else {
+        tracing::warn!(point = %mounted.point.display(), "the mount that was kept is gone; mounting afresh");
+        return Ok(None);
+    };
+    mounted.handshake.check()?;
+    predecessor::bury(&saved.workers).map_err(Failed::Predecessor)?;
+    Ok(Some(Estate { state, saved, mount, device }))
 }
 
 fn refuse_other(mounted: &SavedMount, wanted: &Path) -> Result<(), Failed> {

@@ -236,6 +236,9 @@ fn help_lists_exactly_what_there_is() {
         "--io-timeout <SECONDS>",
         "--fence <HOW>",
         "--steal-lock",
+        "--read-only",
+        "--source <WORDS>",
+        "--check-state",
         "-h, --help",
         "-V, --version",
     ];

@@ -46,6 +46,8 @@ use tracing::{debug, error};
 
 fn main() -> ExitCode {
     let parent = nix::unistd::getppid();
+    // It is started from a descriptor, which the kernel would name it after.
+    let _ = nix::sys::prctl::set_name(c"sheepfs-worker");
     logging::start(Sink::from_environment(), Filter::new(false, None));
     let Some((channel, memory)) = sheepfs::ipc::inherited::take() else {
         eprintln!(

@@ -111,6 +111,7 @@ fn nonsense_is_refused() {
         "sheepfs --io-timeout nan /mnt",
         "sheepfs --io-timeout 1e-9 /mnt",
         "sheepfs --fence off /mnt",
+        "sheepfs --source /dev/sheep /mnt",
     ] {
         let kind = refused(line);
         let expected =

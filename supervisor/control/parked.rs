@@ -4,6 +4,7 @@ use super::{Answer, Totals};
 use crate::events::fuse_errno;
 use crate::texts::{CONTROL_OPEN, Texts, slice};
 use fuser::{Errno, FileHandle, ReplyData, ReplyOpen, ReplyStatfs, ReplyWrite, RequestId};
+use std::ops::Range;
 
 /// The unit in which `df` is told the space.
 const STATFS_BLOCK_LEN: u32 = 4096;
@@ -15,8 +16,8 @@ const NAME_LEN_MAX: u32 = 255;
 pub enum Parked {
     /// Of an open of a report, which gets that handle.
     Open(ReplyOpen, FileHandle),
-    /// Of a read of so many bytes at that place in a report that was opened before.
-    Read(ReplyData, FileHandle, u64, u32),
+    /// Of a read of those bytes of a report that was opened before.
+    Read(ReplyData, FileHandle, Range<u64>),
     /// Of a write of that many bytes, and the kernel's number of it.
     Write(ReplyWrite, u32, RequestId),
     /// Of a question for the cluster's space.
@@ -31,8 +32,8 @@ impl Parked {
                 texts.open(handle, text);
                 reply.opened(handle, CONTROL_OPEN);
             }
-            (Self::Read(reply, handle, offset, len), Answer::Text(text)) => {
-                reply.data(slice(&texts.open(handle, text), offset, len));
+            (Self::Read(reply, handle, range), Answer::Text(text)) => {
+                reply.data(slice(&texts.open(handle, text), range));
             }
             (Self::Write(reply, len, _), Answer::Done) => reply.written(len),
             (Self::Space(reply), Answer::Space(totals)) => answer_space(reply, totals),

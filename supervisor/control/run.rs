@@ -20,12 +20,13 @@ use crate::fs::SheepFs;
 use crate::handles::Handles;
 use crate::link::Link;
 use crate::mount::{Mount, MountOptions, MountPoint};
-use crate::notify::Manager;
+use crate::notify::{self, Manager};
 use crate::session::Session;
 use crate::settings::Shared;
 use crate::spawn::Workers;
 use crate::state::State;
 use crate::texts::Texts;
+use crate::uniques::{Noted, Uniques};
 use keep::Keep;
 use sheepfs::ipc::{Tag, ToWorker};
 use std::collections::{HashMap, VecDeque};
@@ -66,6 +67,8 @@ pub struct Parts {
     pub handles: Arc<Handles>,
     /// Who keeps descriptors for a successor.
     pub manager: Option<Manager>,
+    /// For tests: how many requests in flight are too many for this process to live.
+    pub panic_at: Option<usize>,
     /// Whether the kernel is asked to deliver requests again.
     pub may_resend: bool,
 }
@@ -84,7 +87,9 @@ pub struct Shell {
     mount: Option<Arc<Mount>>,
     keep: Keep,
     unmounting: Option<JoinHandle<()>>,
-    parked: HashMap<u64, Parked>,
+    /// By caller; the second part is dropped with the answer.
+    parked: HashMap<u64, (Parked, Noted)>,
+    uniques: Arc<Uniques>,
     last_caller: u64,
     outcome: Option<Result<(), Failed>>,
 }
@@ -99,6 +104,7 @@ impl Shell {
     fn with(parts: Parts, control: Control) -> Self {
         let allocations = Arc::clone(parts.shared.allocations());
         let data = DataPath::new(parts.fence_time, parts.state.told(), allocations);
+        let data = data.with_panic_at(parts.panic_at);
         Self {
             control,
             data: Arc::new(data),
@@ -110,6 +116,7 @@ impl Shell {
             mount: None,
             unmounting: None,
             parked: HashMap::new(),
+            uniques: Arc::default(),
             last_caller: 0,
             outcome: None,
         }
@@ -169,13 +176,13 @@ impl Shell {
 
     fn input(&mut self, event: Event) -> Input {
         match event {
-            Event::OpenReport { file, handle, reply } => {
-                Input::Open(self.park(Parked::Open(reply, handle)), file)
+            Event::OpenReport { file, handle, noted, reply } => {
+                Input::Open(self.park(Parked::Open(reply, handle), noted), file)
             }
-            Event::ReadReport { file, handle, offset, len, reply } => {
-                Input::Open(self.park(Parked::Read(reply, handle, offset, len)), file)
+            Event::ReadReport { file, handle, range, noted, reply } => {
+                Input::Open(self.park(Parked::Read(reply, handle, range), noted), file)
             }
-            Event::ControlWrite { file, bytes, request, reply } => {
+            Event::ControlWrite { file, bytes, request, noted, reply } => {
                 let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
                 let parked = Parked::Write(reply, len, request);
                 match self.answered_before(request) {
@@ -183,10 +190,10 @@ impl Shell {
                         parked.complete(answer, &self.texts);
                         Input::Tick
                     }
-                    None => Input::Write(self.park(parked), file, bytes),
+                    None => Input::Write(self.park(parked, noted), file, bytes),
                 }
             }
-            Event::StatFs { reply } => Input::Space(self.park(Parked::Space(reply))),
+            Event::StatFs { noted, reply } => Input::Space(self.park(Parked::Space(reply), noted)),
             Event::Worker { generation, message } => Input::Worker(generation, message),
             Event::WorkerBroken { generation, nonsense } => {
                 Input::WorkerBroken { generation, nonsense }
@@ -209,9 +216,9 @@ impl Shell {
         }
     }
 
-    fn park(&mut self, parked: Parked) -> Caller {
+    fn park(&mut self, parked: Parked, noted: Noted) -> Caller {
         self.last_caller += 1;
-        self.parked.insert(self.last_caller, parked);
+        self.parked.insert(self.last_caller, (parked, noted));
         Caller::Program(self.last_caller)
     }
 
@@ -245,7 +252,7 @@ impl Shell {
                 return self.resolve(number, address, port);
             }
             Effect::Answer(caller, answer) => {
-                if let Some(parked) = self.parked.remove(&caller) {
+                if let Some((parked, _noted)) = self.parked.remove(&caller) {
                     self.note_answer(&parked, &answer);
                     parked.complete(answer, &self.texts);
                 }
@@ -290,6 +297,10 @@ impl Shell {
     }
 
     fn mount(&mut self) -> Result<(), Failed> {
+        if notify::was_given_descriptors() {
+            // Of a mount that is gone.
+            self.keep_nothing();
+        }
         let (mount, device) = Mount::new(&self.parts.point, &self.parts.options)?;
         let ready = Session::start(&device, self.filesystem()).map_err(Failed::from).and_then(
             |(session, handshake)| {
@@ -313,6 +324,7 @@ impl Shell {
             data: Arc::clone(&self.data),
             texts: Arc::clone(&self.texts),
             handles: Arc::clone(&self.parts.handles),
+            uniques: Arc::clone(&self.uniques),
             events: self.parts.events.clone(),
             look: self.parts.look,
         }

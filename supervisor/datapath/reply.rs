@@ -1,6 +1,7 @@
 //! What is parked while the worker works: the kernel's owned reply.
 
 use crate::events::fuse_errno;
+use crate::uniques::Noted;
 use fuser::{ReplyData, ReplyEmpty, ReplyWrite};
 use nix::errno::Errno;
 
@@ -16,28 +17,30 @@ pub trait Parked: Send + 'static {
 #[derive(Debug)]
 pub enum ParkedReply {
     /// For bytes.
-    Read(ReplyData),
+    Read(ReplyData, Noted),
     /// For a number of bytes.
-    Write(ReplyWrite),
+    Write(ReplyWrite, Noted),
     /// For a word.
-    Flush(ReplyEmpty),
+    Flush(ReplyEmpty, Noted),
 }
 
 impl Parked for ParkedReply {
     fn done(self, bytes: &[u8]) {
         match self {
-            Self::Read(reply) => reply.data(bytes),
-            Self::Write(reply) => reply.written(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
-            Self::Flush(reply) => reply.ok(),
+            Self::Read(reply, _noted) => reply.data(bytes),
+            Self::Write(reply, _noted) => {
+                reply.written(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+            }
+            Self::Flush(reply, _noted) => reply.ok(),
         }
     }
 
     fn fail(self, errno: Errno) {
         let errno = fuse_errno(errno);
         match self {
-            Self::Read(reply) => reply.error(errno),
-            Self::Write(reply) => reply.error(errno),
-            Self::Flush(reply) => reply.error(errno),
+            Self::Read(reply, _noted) => reply.error(errno),
+            Self::Write(reply, _noted) => reply.error(errno),
+            Self::Flush(reply, _noted) => reply.error(errno),
         }
     }
 }

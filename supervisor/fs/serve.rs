@@ -4,6 +4,7 @@
 use super::SheepFs;
 use crate::attr::{CONTROL_TTL, VOLUME_TTL};
 use crate::events::Event;
+use crate::handles::handle_of;
 use crate::settings::LocalFile;
 use crate::status::Data;
 use crate::texts::{self, CONTROL_OPEN, NO_TEXT};
@@ -11,9 +12,10 @@ use crate::tree::{self, File, Node, VOLUME_INO};
 use crate::volumes::Volume;
 use fuser::{
     Errno, FileAttr, FileHandle, FopenFlags, INodeNo, OpenAccMode, ReplyData, ReplyOpen,
-    ReplyWrite, RequestId,
+    ReplyWrite, Request,
 };
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -55,13 +57,8 @@ impl SheepFs {
         Some(INodeNo(ino))
     }
 
-    pub fn open_volume(
-        &self,
-        volume: &Volume,
-        writing: bool,
-        handle: FileHandle,
-        reply: ReplyOpen,
-    ) {
+    pub fn open_volume(&self, req: &Request, volume: &Volume, writing: bool, reply: ReplyOpen) {
+        let handle = handle_of(req.unique());
         if writing && volume.facts().snapshot {
             return reply.error(Errno::EROFS);
         }
@@ -81,14 +78,18 @@ impl SheepFs {
         reply.opened(handle, if cached { FopenFlags::empty() } else { direct });
     }
 
-    pub fn open_file(&self, file: File, mode: OpenAccMode, handle: FileHandle, reply: ReplyOpen) {
+    pub fn open_file(&self, req: &Request, file: File, mode: OpenAccMode, reply: ReplyOpen) {
+        let handle = handle_of(req.unique());
         let reading = mode != OpenAccMode::O_WRONLY;
         let writing = mode != OpenAccMode::O_RDONLY;
         if reading && !file.is_readable() || writing && file.writable().is_none() {
             return reply.error(Errno::EACCES);
         }
         match file {
-            File::Report(file) => self.events.tell(Event::OpenReport { file, handle, reply }),
+            File::Report(file) => {
+                let noted = self.uniques.note(req.unique());
+                self.events.tell(Event::OpenReport { file, handle, noted, reply });
+            }
             File::Local(file) if reading => {
                 self.texts.open(handle, self.text_of(file));
                 reply.opened(handle, CONTROL_OPEN);
@@ -100,22 +101,23 @@ impl SheepFs {
     /// A handle of ours has its text. One that a predecessor gave gets a new one.
     pub fn read_file(
         &self,
+        req: &Request,
         file: File,
         handle: FileHandle,
-        offset: u64,
-        len: u32,
+        range: Range<u64>,
         reply: ReplyData,
     ) {
         if let Some(text) = self.texts.get(handle) {
-            return reply.data(texts::slice(&text, offset, len));
+            return reply.data(texts::slice(&text, range));
         }
         match file {
             File::Local(file) => {
                 let text = self.texts.open(handle, self.text_of(file));
-                reply.data(texts::slice(&text, offset, len));
+                reply.data(texts::slice(&text, range));
             }
             File::Report(file) => {
-                self.events.tell(Event::ReadReport { file, handle, offset, len, reply });
+                let noted = self.uniques.note(req.unique());
+                self.events.tell(Event::ReadReport { file, handle, range, noted, reply });
             }
             File::Mount | File::Unmount => reply.error(Errno::EACCES),
         }
@@ -126,13 +128,14 @@ impl SheepFs {
         self.shared.text_of(file, &Data { in_flight, counters })
     }
 
-    pub fn write_line(&self, file: File, bytes: &[u8], request: RequestId, reply: ReplyWrite) {
+    pub fn write_line(&self, req: &Request, file: File, bytes: &[u8], reply: ReplyWrite) {
         match file.writable() {
             None => reply.error(Errno::EACCES),
             Some(_) if bytes.len() > LINE_LEN_MAX => reply.error(Errno::EINVAL),
             Some(file) => {
-                let bytes = bytes.to_vec();
-                self.events.tell(Event::ControlWrite { file, bytes, request, reply });
+                let (bytes, request) = (bytes.to_vec(), req.unique());
+                let noted = self.uniques.note(request);
+                self.events.tell(Event::ControlWrite { file, bytes, request, noted, reply });
             }
         }
     }

@@ -59,6 +59,7 @@ impl Rig {
             shared: shared.clone(),
             data: Arc::default(),
             texts: Arc::default(),
+            uniques: Arc::default(),
             handles: Arc::new(Handles::new(
                 shared.volumes().clone(),
                 State::create().unwrap().handles(),
@@ -71,7 +72,8 @@ impl Rig {
         let (link, worker) = fake::link(1, ARENA_LEN, usize::try_from(DISK_LEN).unwrap());
         data.connect(link.clone(), Pace::All);
         let point = MountPoint::check(dir.path()).unwrap();
-        let options = MountOptions { source: SOURCE.to_owned(), allow_other: true };
+        let options =
+            MountOptions { source: SOURCE.to_owned(), allow_other: true, read_only: false };
         let (mount, device) = Mount::new(&point, &options).unwrap();
         let (session, _) = Session::start(&device, filesystem).unwrap();
         mount.raise_read_ahead();
@@ -143,7 +145,7 @@ impl Control {
     /// Whether the mount has ended.
     fn ends_with(&self, event: Event) -> bool {
         match event {
-            Event::OpenReport { file, handle, reply } => {
+            Event::OpenReport { file, handle, reply, .. } => {
                 // Long enough to take several reads.
                 let text = format!("{file:?}\n").repeat(20_000);
                 self.texts.open(handle, text);
@@ -157,7 +159,7 @@ impl Control {
                     _ => reply.written(u32::try_from(bytes.len()).unwrap()),
                 }
             }
-            Event::StatFs { reply } => reply.statfs(1000, 400, 400, 0, 0, 4096, 255, 4096),
+            Event::StatFs { reply, .. } => reply.statfs(1000, 400, 400, 0, 0, 4096, 255, 4096),
             Event::Unmounted => return true,
             Event::WorkerBroken { .. } | Event::WorkerGone { .. } | Event::Closed => {}
             other => panic!("{other:?}"),

@@ -46,7 +46,10 @@ pub fn unmount(point: &Path) -> Result<Unmounted, MountError> {
 fn words_of(options: &MountOptions) -> String {
     let source = escaped(&options.source);
     let others = if options.allow_other { ",allow_other" } else { "" };
-    format!("nosuid,nodev,default_permissions,fsname={source},subtype=sheepfs{others}")
+    let access = if options.read_only { "ro" } else { "rw" };
+    format!(
+        "{access},nosuid,nodev,noexec,default_permissions,fsname={source},subtype=sheepfs{others}"
+    )
 }
 
 /// A comma would end the option.
@@ -76,9 +79,13 @@ mod tests {
 
     #[test]
     fn options_are_ours_and_a_source_cannot_add_any() {
-        let options = MountOptions { source: "a,dev\\".to_owned(), allow_other: true };
+        let options =
+            MountOptions { source: "a,dev\\".to_owned(), allow_other: true, read_only: false };
+        let expected = "rw,nosuid,nodev,noexec,default_permissions,fsname=a\\,dev\\\\,subtype=sheepfs,allow_other";
+        assert_eq!(words_of(&options), expected);
+        let options = MountOptions { allow_other: false, read_only: true, ..options };
         let expected =
-            "nosuid,nodev,default_permissions,fsname=a\\,dev\\\\,subtype=sheepfs,allow_other";
+            "ro,nosuid,nodev,noexec,default_permissions,fsname=a\\,dev\\\\,subtype=sheepfs";
         assert_eq!(words_of(&options), expected);
     }
 }

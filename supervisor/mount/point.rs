@@ -4,7 +4,8 @@
 //! only then touched: a stale mount would answer "transport endpoint is not
 //! connected", and one whose requests are held would not answer at all.
 
-use super::{MountError, mountinfo};
+use super::stale::{self, Served};
+use super::{FSTYPE, MountError, detach, mountinfo};
 use std::fs::{canonicalize, read_dir, read_link, symlink_metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ impl MountPoint {
         let mut path = absolute(written)?;
         for _ in 0..LINKS_MAX {
             let resolved = resolve_parent(&path)?;
-            refuse_mount(&resolved)?;
+            clear(&resolved)?;
             let kind = symlink_metadata(&resolved).map_err(|cause| refusal(&path, cause))?;
             if kind.is_symlink() {
                 path = follow(&resolved)?;
@@ -79,13 +80,18 @@ fn follow(link: &Path) -> Result<PathBuf, MountError> {
     Ok(link.parent().unwrap_or(link).join(target))
 }
 
-fn refuse_mount(path: &Path) -> Result<(), MountError> {
-    match mountinfo::find(path)? {
-        None => Ok(()),
-        Some(info) => {
-            Err(MountError::AlreadyMounted { point: path.to_owned(), fstype: info.fstype })
+/// Refuses a mount that is in the way, unless it is one of a sheepfs that died: that is
+/// detached.
+fn clear(path: &Path) -> Result<(), MountError> {
+    while let Some(info) = mountinfo::find(path)? {
+        if info.fstype != FSTYPE || stale::is_served(&info) != Served::No {
+            let fstype = info.fstype;
+            return Err(MountError::AlreadyMounted { point: path.to_owned(), fstype });
         }
+        tracing::warn!(point = %path.display(), "a mount that no process serves any more is in the way; it is detached");
+        detach(path)?;
     }
+    Ok(())
 }
 
 fn refuse_full(path: &Path) -> Result<(), MountError> {

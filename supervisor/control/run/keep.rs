@@ -9,8 +9,10 @@ use crate::fence::Object;
 use crate::fs::SheepFs;
 use crate::mount::Mount;
 use crate::notify::{Manager, StoredName};
-use crate::session::Session;
+use crate::residence;
+use crate::session::{self, Session};
 use crate::state::{Saved, SavedControl, SavedMount, SavedVolume, State};
+use crate::uniques;
 use fuser::RequestId;
 use nix::errno::Errno;
 use std::collections::VecDeque;
@@ -110,7 +112,8 @@ impl Shell {
         self.save();
         self.have_it_kept();
         self.ask_again(&session, has_resend);
-        session.serve(self.parts.events.clone())?;
+        let events = self.parts.events.clone();
+        residence::keep_resident(session::THREADS as u64, || session.serve(events))?;
         tracing::info!(point = %mount.point().display(), "mounted");
         if self.parts.in_background {
             // First, since `$(sheepfs …)` waits for whoever has its pipe open.
@@ -120,12 +123,23 @@ impl Shell {
         Ok(())
     }
 
+    /// What was read and not answered comes again, or, where the kernel can't, fails:
+    /// nobody would answer it otherwise.
     fn ask_again(&self, session: &Session<SheepFs>, has_resend: bool) {
         if !has_resend {
             tracing::warn!(
                 "this kernel can't deliver requests again; those that are in flight when sheepfs \
                  dies fail with an input/output error"
             );
+            let left = uniques::left(&mut self.parts.state.uniques());
+            self.uniques.record(self.parts.state.uniques());
+            let failed = left.into_iter().filter(|unique| session.fail(*unique).is_ok()).count();
+            if failed > 0 {
+                tracing::error!(
+                    failed,
+                    "requests of the process before fail with an input/output error"
+                );
+            }
         } else if let Err(errno) = session.resend() {
             tracing::error!(%errno, "asking the kernel for unanswered requests failed");
         }
