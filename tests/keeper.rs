@@ -2,6 +2,7 @@
 //! service manager that stands in for systemd in other tests.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[allow(dead_code, reason = "each test program uses the part that it needs")]
 #[path = "support/notify.rs"]
 mod notify;
 #[path = "support/tools.rs"]

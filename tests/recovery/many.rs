@@ -2,7 +2,7 @@
 //! when a sheep is back all are answered.
 
 use crate::MIB;
-use crate::mount::Mount;
+use crate::mount::{Mount, children_of};
 use crate::site::{Site, timed};
 use crate::stalls::Stalls;
 use crate::tools::{arg, start, wait_for, wait_until};
@@ -52,7 +52,7 @@ fn memory_kib(mount: &Mount) -> u64 {
         let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
         line.map_or(0, |rest| rest.trim().trim_end_matches(" kB").parse().unwrap())
     };
-    own(mount.supervisor()) + mount.children().into_iter().map(own).sum::<u64>()
+    own(mount.supervisor()) + children_of(mount.supervisor()).into_iter().map(own).sum::<u64>()
 }
 
 fn resident_kib(process: Pid) -> u64 {

@@ -5,6 +5,7 @@ use crate::cluster::Cluster;
 pub use crate::minisheep::Gateway;
 use crate::minisheep::Minisheep;
 use crate::mount::Mount;
+use crate::mount::tree::Tree;
 use crate::netns::Namespace;
 use crate::random::Random;
 use crate::register::plan::Plan;
@@ -51,7 +52,7 @@ impl Site {
     }
 
     /// Which gateway a mount uses.
-    pub fn in_use(&self, mount: &Mount) -> usize {
+    pub fn in_use(&self, mount: &Tree) -> usize {
         let sheep = mount.status("sheep").unwrap();
         let found = self.gateways.iter().position(|gateway| gateway.address() == sheep);
         found.unwrap_or_else(|| panic!("{sheep} is no gateway of ours"))
@@ -73,18 +74,18 @@ pub fn mount_over(link: &Namespace, options: &[&str]) -> Mount<'static> {
 }
 
 /// How often a mount left a worker or sheep, for whatever cause.
-pub fn swaps(mount: &Mount) -> u64 {
+pub fn swaps(mount: &Tree) -> u64 {
     SWAPS.iter().map(|key| mount.count(key)).sum()
 }
 
 /// Waits until a worker serves.
-pub fn wait_until_serving(mount: &Mount) {
+pub fn wait_until_serving(mount: &Tree) {
     let serves = || mount.status("worker_state").as_deref() == Some("serving");
     wait_for("a worker that serves", serves);
 }
 
 /// Waits until the counter `key` is above `before`, and a worker serves.
-pub fn wait_for_swap(mount: &Mount, key: &str, before: u64) {
+pub fn wait_for_swap(mount: &Tree, key: &str, before: u64) {
     wait_for(key, || mount.count(key) > before);
     wait_until_serving(mount);
 }

@@ -3,7 +3,7 @@
 use crate::MIB;
 use crate::cluster::Cluster;
 use crate::fio::Fio;
-use crate::mount::{Mount, is_alive};
+use crate::mount::{Mount, children_of, is_alive};
 use crate::random::Random;
 use crate::register::Registers;
 use crate::register::plan::Plan;
@@ -182,9 +182,9 @@ fn no_child_has_the_device() {
     assert!(descriptors(mount.supervisor()).contains(&"/dev/fuse".to_owned()));
     for round in 0..2 {
         // A swap has passed descriptors about once more.
-        let kinds = || (mount.workers().len(), mount.children().len());
+        let kinds = || (mount.workers().len(), children_of(mount.supervisor()).len());
         assert!(holds_in_time(|| kinds().0 >= 2 && kinds().1 >= 3), "{:?}", kinds());
-        for child in mount.children() {
+        for child in children_of(mount.supervisor()) {
             let open = descriptors(child);
             assert!(!open.iter().any(|target| target == "/dev/fuse"), "{child}: {open:?}");
         }

@@ -5,6 +5,10 @@
 //! printed. A watchdog kills sheepfs when a test takes for ever: then the kernel ends all that
 //! waits for the mount, and the test fails instead of hanging.
 
+#[path = "tree.rs"]
+pub mod tree;
+
+use self::tree::Tree;
 use crate::cluster::Cluster;
 use crate::minisheep::fail;
 use crate::tools::{arg, holds_in_time, start, wait_for, wait_until};
@@ -12,9 +16,9 @@ use nix::mount::{MntFlags, umount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
-use std::io;
 use std::marker::PhantomData;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -30,7 +34,7 @@ const STOP_SECONDS_MAX: u64 = 30;
 pub struct Mount<'a> {
     child: Child,
     dir: TempDir,
-    point: PathBuf,
+    tree: Tree,
     /// Dropped with the mount, which ends the watchdog.
     _watchdog: Sender<()>,
     /// The mount goes before its cluster does.
@@ -51,7 +55,8 @@ impl<'a> Mount<'a> {
         fs::create_dir(&point).unwrap();
         let child = spawn(before, &dir.path().join("log"), &point, options);
         let watchdog = watch(pid_of(&child));
-        let mut mount = Self { child, dir, point, _watchdog: watchdog, _cluster: PhantomData };
+        let tree = Tree::at(&point);
+        let mut mount = Self { child, dir, tree, _watchdog: watchdog, _cluster: PhantomData };
         mount.wait_until_ready();
         mount
     }
@@ -64,79 +69,12 @@ impl<'a> Mount<'a> {
     }
 
     fn wait_until_ready(&mut self) {
-        let (point, child) = (&self.point, &mut self.child);
+        let (point, child) = (self.tree.point(), &mut self.child);
         wait_for("the mount", || {
             let ended = child.try_wait().unwrap();
             assert!(ended.is_none(), "sheepfs ended: {ended:?}");
             is_mounted(point)
         });
-    }
-
-    /// A path in the tree.
-    pub fn path(&self, below: &str) -> PathBuf {
-        self.point.join(below)
-    }
-
-    /// The file of an attached volume.
-    pub fn volume(&self, name: &str) -> PathBuf {
-        self.path("volume").join(name)
-    }
-
-    /// Opens a volume for reading and writing.
-    pub fn open(&self, name: &str) -> File {
-        File::options().read(true).write(true).open(self.volume(name)).unwrap()
-    }
-
-    /// Reads a control file.
-    pub fn read(&self, below: &str) -> String {
-        fs::read_to_string(self.path(below)).unwrap_or_else(|error| panic!("{below}: {error}"))
-    }
-
-    /// Writes to a control file in one piece.
-    pub fn write(&self, below: &str, bytes: &[u8]) -> io::Result<usize> {
-        let mut file = File::options().write(true).open(self.path(below))?;
-        io::Write::write(&mut file, bytes)
-    }
-
-    /// Attaches a volume, which must succeed.
-    pub fn attach(&self, name: &str) {
-        let written = self.write("vdi/mount", name.as_bytes());
-        let written = written.unwrap_or_else(|e| panic!("attach {name}: {e}\n{}", self.log()));
-        assert_eq!(written, name.len());
-    }
-
-    /// Detaches a volume, which must succeed. It may be open for a moment longer: the kernel
-    /// tells of a close after the program that closed has gone on.
-    pub fn detach(&self, name: &str) {
-        let mut error = None;
-        let done = holds_in_time(|| {
-            error = self.write("vdi/unmount", name.as_bytes()).err();
-            error.as_ref().is_none_or(|e| e.kind() != io::ErrorKind::ResourceBusy)
-        });
-        assert!(done && error.is_none(), "detach {name}: {error:?}\n{}", self.log());
-    }
-
-    /// Detaches a volume and attaches it again.
-    pub fn reattach(&self, name: &str) {
-        self.detach(name);
-        self.attach(name);
-    }
-
-    /// What `config/status` says of `key`.
-    pub fn status(&self, key: &str) -> Option<String> {
-        let status = self.read("config/status");
-        let mut pairs = status.lines().filter_map(|line| line.split_once(' '));
-        pairs.find(|(found, _)| *found == key).map(|(_, value)| value.to_owned())
-    }
-
-    /// The number that `config/status` gives for `key`.
-    ///
-    /// # Panics
-    /// When it gives none.
-    pub fn count(&self, key: &str) -> u64 {
-        let value = self.status(key);
-        let number = value.as_ref().and_then(|value| value.parse().ok());
-        number.unwrap_or_else(|| panic!("no number {key} in {}", self.read("config/status")))
     }
 
     /// What sheepfs logged so far.
@@ -161,22 +99,14 @@ impl<'a> Mount<'a> {
 
     /// The workers that live, the eldest first.
     pub fn workers(&self) -> Vec<Pid> {
-        let mut workers = self.children();
-        workers.retain(|pid| name_of(*pid) == "sheepfs-worker" && is_alive(*pid));
-        workers.sort_by_key(|pid| started_at(*pid));
-        workers
-    }
-
-    /// All that the supervisor started.
-    pub fn children(&self) -> Vec<Pid> {
-        children_of(self.supervisor())
+        workers_of(self.supervisor())
     }
 
     fn stop(&mut self) {
         let children = children_of(self.supervisor());
-        if !holds_in_time(|| unmounted(&self.point)) {
+        if !holds_in_time(|| unmounted(self.tree.point())) {
             self.abandon();
-            fail(&format!("{} stays busy", self.point.display()));
+            fail(&format!("{} stays busy", self.tree.point().display()));
             return;
         }
         let deadline = Instant::now() + Duration::from_secs(STOP_SECONDS_MAX);
@@ -197,7 +127,15 @@ impl<'a> Mount<'a> {
     fn abandon(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = umount2(&self.point, MntFlags::MNT_DETACH);
+        let _ = umount2(self.tree.point(), MntFlags::MNT_DETACH);
+    }
+}
+
+impl Deref for Mount<'_> {
+    type Target = Tree;
+
+    fn deref(&self) -> &Tree {
+        &self.tree
     }
 }
 
@@ -241,7 +179,16 @@ fn watch(supervisor: Pid) -> Sender<()> {
     sender
 }
 
-fn unmounted(point: &Path) -> bool {
+/// The workers of a supervisor that live, the eldest first.
+pub fn workers_of(supervisor: Pid) -> Vec<Pid> {
+    let mut workers = children_of(supervisor);
+    workers.retain(|pid| name_of(*pid) == "sheepfs-worker" && is_alive(*pid));
+    workers.sort_by_key(|pid| started_at(*pid));
+    workers
+}
+
+/// Unmounts, if that can be; whether nothing is mounted there then.
+pub fn unmounted(point: &Path) -> bool {
     let _ = umount(point);
     !is_mounted(point)
 }
@@ -252,11 +199,13 @@ pub fn is_mounted(point: &Path) -> bool {
     mountinfo.lines().any(|line| line.split(' ').nth(4) == point.to_str())
 }
 
-fn pid_of(child: &Child) -> Pid {
+/// A child's process.
+pub fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(child.id().try_into().unwrap())
 }
 
-fn children_of(parent: Pid) -> Vec<Pid> {
+/// What a process has started.
+pub fn children_of(parent: Pid) -> Vec<Pid> {
     let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { return Vec::new() };
     let lists =
         threads.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
@@ -268,7 +217,8 @@ fn children_of(parent: Pid) -> Vec<Pid> {
         .collect()
 }
 
-fn name_of(pid: Pid) -> String {
+/// The name that a process goes by.
+pub fn name_of(pid: Pid) -> String {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     name.trim_end().to_owned()
 }

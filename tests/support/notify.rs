@@ -186,6 +186,13 @@ impl Store {
         found.map(|(_, fd)| fd.try_clone().unwrap())
     }
 
+    /// Keeps `fd` in the place of all that have this name.
+    pub fn replace(&self, name: &str, fd: OwnedFd) {
+        let mut kept = self.kept.lock().unwrap();
+        kept.store.retain(|(found, _)| found != name);
+        kept.store.insert(0, (name.to_owned(), fd));
+    }
+
     /// Loses all that is kept, as a unit does that systemd has given up.
     pub fn lose(&self) {
         self.kept.lock().unwrap().store.clear();
