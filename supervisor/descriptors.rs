@@ -5,10 +5,14 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use std::fs::File;
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The first descriptor that is handed on (sd_listen_fds(3)).
+pub const FIRST_FD: RawFd = 3;
 
 /// Marks whatever descriptors we were started with as close-on-exec, but for the
 /// standard three: what a careless caller left open is no business of our
@@ -20,6 +24,24 @@ pub fn keep_from_children() {
     // SAFETY: no memory is touched and no descriptor closed; only flags of
     // descriptors change.
     unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+}
+
+/// Keeps the `count` numbers from 3 on free of anything that matters: there a program that
+/// goes on in the place of this one finds what is handed to it (sd_listen_fds(3)), and
+/// until it does, other threads of this one still use what they have open. What is open
+/// there already stays. To be called before anything else is opened.
+///
+/// # Errors
+/// As open(2).
+pub fn reserve(count: RawFd) -> io::Result<()> {
+    loop {
+        let taken = File::open("/dev/null")?;
+        if taken.as_raw_fd() >= FIRST_FD + count {
+            return Ok(());
+        }
+        // For as long as this process lives.
+        let _ = taken.into_raw_fd();
+    }
 }
 
 /// Puts the open file of `new` in the place of what `old` refers to, close-on-exec

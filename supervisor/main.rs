@@ -56,6 +56,9 @@ fn main() {
         process::exit(say(&keeper::become_supervisor().into()) as i32);
     }
     descriptors::keep_from_children();
+    if let Err(cause) = descriptors::reserve(notify::STORED_COUNT) {
+        process::exit(say(&Failed::Inherited(cause)) as i32);
+    }
     if mount_helper::is_called() {
         process::exit(mount_helper::run().into());
     }

@@ -90,6 +90,10 @@ impl StoredName {
     }
 }
 
+/// How many descriptors are handed from one life to the next.
+pub const STORED_COUNT: RawFd = 2;
+const _: () = assert!(STORED_COUNT as usize == StoredName::ALL.len());
+
 /// Who started us and listens. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Manager {

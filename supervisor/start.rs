@@ -7,6 +7,7 @@ use crate::candidates::{self, Candidates, Dice, ResolveError, oddity};
 use crate::cli::Options;
 use crate::control::run::{Parts, Shell};
 use crate::control::{Wishes, volumes_of};
+use crate::descriptors;
 use crate::events::Events;
 use crate::exit::{Failed, Status};
 use crate::handles::Handles;
@@ -67,6 +68,8 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
     }
     let inherited = notify::inherited().map_err(Failed::Inherited)?;
     let estate = succession::estate(inherited, options.mount_point())?;
+    // What was kept and is of no use has left its numbers.
+    descriptors::reserve(notify::STORED_COUNT).map_err(Failed::Inherited)?;
     let point = match &estate {
         None => MountPoint::check(options.mount_point())?,
         Some(estate) => MountPoint::of_predecessor(estate.mount.point().to_owned()),

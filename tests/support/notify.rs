@@ -231,7 +231,8 @@ impl Kept {
 /// Whether both are copies of one open file (kcmp(2) says 0 then).
 fn is_same_file(one: &OwnedFd, other: &OwnedFd) -> bool {
     const KCMP_FILE: i32 = 0;
-    let pid = nix::unistd::getpid().as_raw();
+    // Of this thread, which may have open files of its own.
+    let pid = nix::unistd::gettid().as_raw();
     let (one, other) = (one.as_fd().as_raw_fd(), other.as_fd().as_raw_fd());
     let call = nix::libc::SYS_kcmp;
     #[expect(unsafe_code, reason = "there is no safe kcmp")]

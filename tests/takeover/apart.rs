@@ -9,9 +9,10 @@
 //! them the calls that wait.
 
 use nix::sched::{CloneFlags, unshare};
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::LazyLock;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -35,4 +36,49 @@ pub fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T 
     let work = move || drop(sender.send(catch_unwind(AssertUnwindSafe(work))));
     THREAD.send(Box::new(work)).unwrap();
     receiver.recv().unwrap().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Something whose descriptors are that thread's. Whatever touches those is to be done by
+/// [`Apart::with`].
+#[derive(Debug)]
+pub struct Apart<T: Send + Sync + 'static>(Option<Arc<T>>);
+
+impl<T: Send + Sync + 'static> Apart<T> {
+    /// What `make` makes there.
+    pub fn make(make: impl FnOnce() -> T + Send + 'static) -> Self {
+        Self(Some(apart(|| Arc::new(make()))))
+    }
+
+    /// What was made there just now.
+    pub fn here(value: T) -> Self {
+        Self(Some(Arc::new(value)))
+    }
+
+    /// Gives it up, there.
+    pub fn into_inner(mut self) -> T {
+        let inner = self.0.take().and_then(Arc::into_inner);
+        inner.expect("nobody else has it")
+    }
+
+    /// Does something with it there.
+    pub fn with<U: Send + 'static>(&self, work: impl FnOnce(&T) -> U + Send + 'static) -> U {
+        let inner = self.0.clone().expect("there until the end");
+        apart(move || work(&inner))
+    }
+}
+
+impl<T: Send + Sync + 'static> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_deref().expect("there until the end")
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Apart<T> {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.take() {
+            apart(move || drop(inner));
+        }
+    }
 }

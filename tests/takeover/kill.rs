@@ -75,14 +75,14 @@ fn nor_are_those_of_the_keeper() {
     killed_under_load::<Keeper>(row, Plan::SHARED, Victims::SupervisorAndWorker, times);
 }
 
-/// The next instant of a pace; waits until then.
+/// The next instant of a pace, or at once when that is over; waits until then.
 fn keep_pace(next: &mut Instant, pace: Duration) {
-    *next += pace;
+    *next = Instant::now().max(*next + pace);
     thread::sleep(next.saturating_duration_since(Instant::now()));
 }
 
-/// Supervisor, worker and sheep die one after another, one every 100 ms, whether or not anybody
-/// has got over the death before.
+/// Supervisor, worker and sheep die one after another, one every 100 ms or as soon as there is one
+/// that can, whether or not anybody has got over the death before.
 fn all_in_turn<M: Manager>(row: &str) {
     let length = Duration::from_secs(rounds(3, 30));
     let mut site = Site::start(2);
@@ -99,7 +99,8 @@ fn all_in_turn<M: Manager>(row: &str) {
         served.replace(Signal::SIGKILL);
         supervisors += 1;
         keep_pace(&mut next, Duration::from_millis(100));
-        // It may have none yet.
+        // A supervisor that is young has none yet.
+        wait_for("a worker", || served.worker().is_some());
         if let Some(worker) = served.worker() {
             load.fault();
             workers += u64::from(kill(worker, Signal::SIGKILL).is_ok());

@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | [`served`] | a mount under one manager or the other |
 //! | [`apart`] | where no file of a mount is open |
+//! | [`descriptors`] | who has what open |
 //! | [`load`] | what its programs do meanwhile, and what must be as before |
 //! | [`kill`] | SIGKILL at random instants, of the worker and the sheep as well, in bursts |
 //! | [`leave`] | left to a successor, gone on with as another program |
@@ -59,9 +60,19 @@ mod tools;
 mod wire;
 
 mod apart;
+mod cache;
+mod control;
+mod descriptors;
+mod ends;
+mod fences;
 mod kill;
+mod leave;
 mod load;
+mod parked;
+mod refusing;
+mod resend;
 mod served;
+mod state;
 
 /// Bytes.
 const KIB: u64 = 1 << 10;

@@ -66,6 +66,16 @@ pub fn point_in(dir: &Path) -> PathBuf {
 impl<M: Manager> Served<M> {
     /// Mounts what is at the sheep of `cluster`, and attaches `volumes`.
     pub fn start(cluster: &Cluster, volumes: &[&str], options: &[&str]) -> Self {
+        Self::start_by(cluster, volumes, options, M::start)
+    }
+
+    /// As [`Served::start`], with a manager that begins as `start` says.
+    pub fn start_by(
+        cluster: &Cluster,
+        volumes: &[&str],
+        options: &[&str],
+        start: impl FnOnce(&Path, &[&str]) -> M,
+    ) -> Self {
         let attach = volumes.iter().flat_map(|name| ["--attach", name]);
         let address = ["--address", cluster.address()];
         let options: Vec<_> =
@@ -73,7 +83,7 @@ impl<M: Manager> Served<M> {
         let dir = tempfile::tempdir().unwrap();
         let point = point_in(dir.path());
         fs::create_dir(&point).unwrap();
-        let manager = M::start(dir.path(), &options);
+        let manager = start(dir.path(), &options);
         let watchdog = watch(point.clone());
         let served = Self { manager, tree: Tree::at(&point), dir, _watchdog: watchdog };
         wait_for("the mount", || is_mounted(&point));
@@ -120,16 +130,27 @@ impl<M: Manager> Served<M> {
         Mounted::find(self.tree.point()).expect("a mount")
     }
 
+    /// Kills the supervisor, and has no other one started.
+    pub fn kill(&self) {
+        kill(self.supervisor(), Signal::SIGKILL).unwrap();
+    }
+
     /// Unmounts, after which all must end in order.
-    pub fn end(&mut self) {
+    fn end(&mut self) {
         let children = self.manager.supervisor().map(children_of).unwrap_or_default();
         if !holds_in_time(|| unmounted(self.tree.point())) {
-            fail(&format!("{} stays busy", self.tree.point().display()));
+            self.give_up();
+            return fail(&format!("{} stays busy", self.tree.point().display()));
         }
         self.manager.assert_ended();
         let left = || children.iter().filter(|pid| is_alive(**pid)).count();
         assert!(holds_in_time(|| left() == 0), "left behind, of {children:?}: {}", left());
-        assert!(!is_mounted(self.tree.point()));
+    }
+
+    fn give_up(&mut self) {
+        println!("--- the supervisors' log\n{}", self.manager.log());
+        give_up(self.tree.point());
+        self.manager.abandon();
     }
 }
 
@@ -157,9 +178,7 @@ impl<M: Manager> Served<M> {
 impl<M: Manager> Drop for Served<M> {
     fn drop(&mut self) {
         if thread::panicking() {
-            println!("--- the supervisors' log\n{}", self.manager.log());
-            give_up(self.tree.point());
-            self.manager.abandon();
+            self.give_up();
         } else if is_mounted(self.tree.point()) {
             self.end();
         }
@@ -180,8 +199,7 @@ impl Mounted {
     pub fn find(point: &Path) -> Option<Self> {
         let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let lines = mountinfo.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let mut found: Vec<_> =
-            lines.filter(|words| words[4] == point.to_str().unwrap()).collect();
+        let mut found: Vec<_> = lines.filter(|words| words[4] == point.to_str().unwrap()).collect();
         let words = found.pop()?;
         assert!(found.is_empty(), "one above the other");
         assert!(words.contains(&"fuse.sheepfs"), "{words:?}");

@@ -5,6 +5,7 @@
 //! kernel, and a parked reply that is dropped would answer an error (hazard 55).
 
 use super::{Input, Leave, Shell, workers::WORKER_STOP_SECONDS};
+use crate::descriptors::FIRST_FD;
 use crate::events::Event;
 use crate::exit::Status;
 use crate::notify::{self, StoredName};
@@ -23,8 +24,6 @@ use std::time::Duration;
 const CHECK_SECONDS: u64 = 10;
 /// How long the manager may take to read what it was told.
 const BARRIER_TIME: Duration = Duration::from_secs(5);
-/// The first descriptor that is handed on (sd_listen_fds(3)).
-const FIRST_FD: i32 = 3;
 
 impl Shell {
     /// Asks the program that is installed now whether it can go on with the state. On

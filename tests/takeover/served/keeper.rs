@@ -69,7 +69,6 @@ fn find(point: &Path) -> Option<Pid> {
     let mut processes = processes.map(Pid::from_raw);
     processes.find(|process| {
         let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
-        name_of(*process) == "sheepfs-keeper"
-            && String::from_utf8_lossy(&line).contains(arg(point))
+        name_of(*process) == "sheepfs-keeper" && String::from_utf8_lossy(&line).contains(arg(point))
     })
 }

@@ -2,15 +2,15 @@
 //! program it is and with which options.
 
 use super::{Manager, assert_success, point_in};
-use crate::apart::apart;
+use crate::apart::Apart;
 use crate::mount::{is_alive, pid_of};
 use crate::notify::Store;
 use crate::tools::{arg, start, wait_until};
 use nix::unistd::Pid;
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const END_SECONDS_MAX: u64 = 60;
@@ -18,8 +18,7 @@ const END_SECONDS_MAX: u64 = 60;
 /// Lives of a supervisor in the foreground.
 #[derive(Debug)]
 pub struct Lives {
-    /// Its descriptors are those of [`apart`]; gone with this.
-    store: Option<Arc<Store>>,
+    store: Apart<Store>,
     how: How,
     child: Child,
 }
@@ -39,16 +38,16 @@ impl Lives {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let (point, log) = (point_in(dir), dir.join("log"));
         let how = How { program: program.to_owned(), options, point, log };
-        let store = apart(|| Arc::new(Store::start()));
+        let store = Apart::make(Store::start);
         let child = spawn(&store, &how);
-        let lives = Self { store: Some(store), how, child };
+        let lives = Self { store, how, child };
         lives.store().wait_until_said("READY=1", 1);
         lives
     }
 
     /// What was said, and the names of what is kept.
     pub fn store(&self) -> &Store {
-        self.store.as_ref().expect("there until the end")
+        &self.store
     }
 
     /// Does something with descriptors that are kept.
@@ -56,8 +55,18 @@ impl Lives {
         &self,
         work: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> T {
-        let store = Arc::clone(self.store.as_ref().expect("there until the end"));
-        apart(move || work(&store))
+        self.store.with(work)
+    }
+
+    /// A copy of what is kept under that name.
+    pub fn keep_aside(&self, name: &'static str) -> Apart<OwnedFd> {
+        self.store.with(|store| Apart::here(store.descriptor(name).expect("it is kept")))
+    }
+
+    /// Keeps that under that name, and nothing else.
+    pub fn put_back(&self, name: &'static str, fd: &Apart<OwnedFd>) {
+        let fd = fd.with(|fd| Apart::here(fd.try_clone().unwrap()));
+        self.store.with(move |store| store.replace(name, fd.into_inner()));
     }
 
     /// Makes the lives to come ones of another program.
@@ -79,8 +88,7 @@ impl Lives {
 
     /// Begins the next life, and does not wait for anything.
     pub fn spawn(&mut self) {
-        let store = self.store.as_ref().expect("there until the end");
-        self.child = spawn(store, &self.how);
+        self.child = spawn(&self.store, &self.how);
     }
 
     /// Waits until the present life has ended.
@@ -130,16 +138,9 @@ impl Manager for Lives {
     }
 }
 
-impl Drop for Lives {
-    fn drop(&mut self) {
-        let store = self.store.take();
-        apart(move || drop(store));
-    }
-}
-
-fn spawn(store: &Arc<Store>, how: &How) -> Child {
-    let (store, how) = (Arc::clone(store), how.clone());
-    apart(move || {
+fn spawn(store: &Apart<Store>, how: &How) -> Child {
+    let how = how.clone();
+    store.with(move |store| {
         let log = File::options().create(true).append(true).open(&how.log).unwrap();
         start(
             store
