@@ -127,6 +127,9 @@ pub struct Control {
     repairing: BTreeMap<VolumeId, u32>,
     /// Until when data may wait for fences, as the data path says.
     fenced_until: Option<Instant>,
+    /// Volumes whose detach a predecessor of this process began: whoever asked for one
+    /// may ask again when it is done.
+    begun_before: BTreeSet<VolumeName>,
     /// Who waits for a volume to be closed, to detach it.
     closing: Vec<closing::Closing>,
     totals: Totals,
@@ -189,6 +192,7 @@ impl Control {
             locked_through: BTreeMap::new(),
             repairing: BTreeMap::new(),
             fenced_until: None,
+            begun_before: BTreeSet::new(),
             closing: Vec::new(),
             totals: Totals::default(),
             effects: Vec::new(),

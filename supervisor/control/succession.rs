@@ -122,6 +122,7 @@ impl Control {
         for volume in &saved.detaching {
             control.inherit_volume(volume);
             let SavedVolume { id, name, facts, .. } = volume.clone();
+            control.begun_before.insert(name.clone());
             let gone = Gone { id, name, facts };
             let work = Work::Detach { gone, is_there: false, then: Vec::new() };
             control.waits.add(work, Vec::new(), now);

@@ -46,6 +46,7 @@ impl Control {
 
     /// Asks the worker for a new volume.
     pub(super) fn attach_new(&mut self, name: VolumeName, callers: Vec<Caller>, now: Instant) {
+        self.begun_before.remove(&name);
         self.last_volume += 1;
         let id = VolumeId(self.last_volume);
         self.effects.push(Effect::VolumeAttached(id, name.clone()));
@@ -59,6 +60,9 @@ impl Control {
         match self.removable(&name) {
             Err(Refusal::NotAttached) if self.waits.detach_of(&name).is_some() => {
                 self.join_detach(&name, caller, now);
+            }
+            Err(Refusal::NotAttached) if self.begun_before.remove(&name) => {
+                self.answer(caller, Answer::Done);
             }
             Err(Refusal::Open) => self.wait_for_close(name, caller, now),
             Err(why) => self.refuse(Attempt::detach(&name), why, vec![caller], now),

@@ -73,7 +73,11 @@ impl SheepFs {
             }
             return reply.error(Errno::ENOENT);
         }
-        let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
+        // A close has nothing to wait for: a program that is started closes what it must
+        // not inherit, also while nobody serves the mount.
+        let direct = FopenFlags::FOPEN_DIRECT_IO
+            | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
+            | FopenFlags::FOPEN_NOFLUSH;
         let cached = self.shared.page_cache();
         reply.opened(handle, if cached { FopenFlags::empty() } else { direct });
     }

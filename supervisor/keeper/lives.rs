@@ -23,7 +23,7 @@ const SHORT: Duration = Duration::from_secs(1);
 const SHORT_LIVES_FREE: u32 = 3;
 /// The first pause; each one is twice the one before, up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// The status of one that leaves the mount.
 const LEFT: i32 = Status::Left as i32;
 /// Lives that are spent on unmounting.

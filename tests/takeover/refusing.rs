@@ -9,6 +9,9 @@ use nix::sys::signal::{Signal, kill};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 /// Puts a program with that text in the place of `path`, as an installation does: the file that
 /// runs stays what it is.
@@ -91,8 +94,16 @@ fn six_that_fail_and_a_good_one_lose_nothing() {
     let mut served = Served::<Lives>::start(&cluster, &disks.names(), &[]);
     let mut load = Load::start(&served, &disks);
     load.fault();
+    let open = served.open(disks.names()[2]);
     served.manager_mut().set_program(&failing);
     served.replace(Signal::SIGKILL);
+    // As each program does that is started meanwhile by one that has a volume open.
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        drop(open);
+        tell.send(()).unwrap();
+    });
+    told.recv_timeout(Duration::from_secs(60)).expect("a close waits for the successor");
     for nth in 1..=6 {
         let lives = served.manager_mut();
         assert_eq!(lives.bury().code(), Some(1), "failure {nth}");

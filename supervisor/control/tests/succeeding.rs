@@ -122,6 +122,24 @@ fn a_detach_under_way_goes_on() {
     assert_eq!(next.answer(again), Some(Answer::Done));
 }
 
+/// The kernel may deliver the request only after the detach went on by itself.
+#[test]
+fn whoever_asked_for_a_detach_that_is_done_meanwhile_is_not_refused() {
+    let mut running = Loop::running();
+    running.attached("a", 1);
+    running.write(WritableFile::Unmount, "a");
+    let mut next = successor(&running, wishes(&[7000], &[]));
+    next.connect();
+    let tag = next.resume_tags()[0];
+    next.says(FromWorker::Attached { tag, facts: facts(1) });
+    let tag = next.detach_tags()[0];
+    next.says(FromWorker::Done { tag, outcome: Ok(()) });
+    let again = next.write(WritableFile::Unmount, "a");
+    assert_eq!(next.answer(again), Some(Answer::Done));
+    let wrong = next.write(WritableFile::Unmount, "a");
+    assert!(matches!(next.answer(wrong), Some(Answer::Refused(_))), "once");
+}
+
 #[test]
 fn a_lock_that_was_asked_for_is_known_to_be_ours() {
     let mut running = Loop::running();

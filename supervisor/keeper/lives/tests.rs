@@ -52,7 +52,7 @@ fn short_lives_make_pauses_that_grow_and_a_long_one_ends_them() {
         pauses.push(pause.as_millis());
         lives.began();
     }
-    assert_eq!(pauses, [0, 0, 0, 50, 100, 200, 400, 800, 1600, 2000, 2000, 2000]);
+    assert_eq!(pauses, [0, 0, 0, 50, 100, 200, 400, 500, 500, 500, 500, 500]);
     assert_eq!(lives.begun(), 13);
     assert_eq!(lives.ended(KILLED, SHORT, true), AT_ONCE);
     assert_eq!(lives.ended(KILLED, SHORT / 2, true), AT_ONCE);
