@@ -377,7 +377,12 @@ fn answer<R: Parked>(
             entry.reply.fail(errno);
         }
         (Ok(()), None) => entry.reply.done(&[]),
-        (Ok(()), Some(slot)) => entry.reply.done(link.arena().bytes(slot.span)),
+        (Ok(()), Some(slot)) => {
+            if entry.request.kind == Kind::Read {
+                link.arena().touch(slot.span);
+            }
+            entry.reply.done(link.arena().bytes(slot.span));
+        }
     }
 }
 

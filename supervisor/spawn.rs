@@ -1,7 +1,7 @@
 //! The workers as processes: how they are started, and how their end is made sure
 //! of.
 //!
-//! A worker inherits two descriptors, under fixed numbers, and nothing else. It is
+//! A worker inherits two descriptors, as its standard input and output. It is
 //! started from the control thread only, which lives as long as the process: the
 //! worker's parent-death signal is bound to the thread that started it
 //! (hazard 33). At most two live at once: one in use, and a spare that has no
@@ -16,11 +16,9 @@ use crate::predecessor;
 use crate::programs::Program;
 use crate::state::SavedProcess;
 use crate::words::Listener;
-use command_fds::{CommandFdExt, FdMapping};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sheepfs::ipc::arena::ARENA_LEN;
-use sheepfs::ipc::inherited::{ARENA_FD, CHANNEL_FD};
 use sheepfs::ipc::{Arena, ChannelError, SupervisorEnd, channel};
 use sheepfs::logging::{self, FILTER_VARIABLE, SINK_VARIABLE, Sink, WORKER_VARIABLE};
 use std::collections::BTreeMap;
@@ -177,18 +175,14 @@ impl Workers {
         let path = self.program.path();
         let failed = |cause| SpawnError::Start { program: path.display().to_string(), cause };
         let mut command = self.program.command();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/");
+        // Nothing here may need a fork: see `sheepfs::ipc::inherited`.
+        command.stdin(channel).stdout(arena).current_dir("/");
         // A Ctrl-C at the terminal is for us alone.
         command.process_group(0);
         notify::hide_from(&mut command);
         command.env(SINK_VARIABLE, self.sink.word());
         command.env(FILTER_VARIABLE, logging::present_filter());
         command.env(WORKER_VARIABLE, generation.to_string());
-        let channel = FdMapping { parent_fd: channel, child_fd: CHANNEL_FD };
-        let arena = FdMapping { parent_fd: arena, child_fd: ARENA_FD };
-        command
-            .fd_mappings(vec![channel, arena])
-            .map_err(|_| failed(io::ErrorKind::AlreadyExists.into()))?;
         if self.sink.hears_workers() {
             command.stderr(Stdio::piped());
         }

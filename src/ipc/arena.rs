@@ -136,6 +136,16 @@ impl Arena {
         unsafe { std::slice::from_raw_parts(self.at(span), span.len as usize) }
     }
 
+    /// Makes sure that the bytes of `span` are within this process's reach at once, also
+    /// when another one has written them: the kernel does not copy from pages that are
+    /// not, when the process is being killed.
+    pub fn touch(&self, span: Span) {
+        const PAGE_LEN: usize = 4096;
+        for byte in self.bytes(span).iter().step_by(PAGE_LEN).chain(self.bytes(span).last()) {
+            std::hint::black_box(*byte);
+        }
+    }
+
     /// `span` as the source of a vectored write.
     #[must_use]
     pub fn io_slice(&self, span: Span) -> IoSlice<'_> {

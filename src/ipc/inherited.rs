@@ -1,17 +1,23 @@
 //! The descriptors with which the supervisor starts a worker.
 //!
-//! Fixed numbers, since the worker is a program of its own: the channel is 3, the
-//! arena 4. They are taken once, at the start, before anything else is opened.
+//! Fixed numbers, since the worker is a program of its own: the channel is its standard
+//! input, the arena its standard output. Those are what a process can be given without
+//! being forked first, and a fork would write-protect the supervisor's memory for a
+//! moment, into which the kernel copies requests (hazard 16). They are taken once, at
+//! the start, before anything else is opened.
 #![expect(unsafe_code, reason = "inherited descriptors are bare numbers")]
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::sockopt::SockType;
+use nix::sys::socket::{self, getsockopt};
+use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The worker's end of the channel.
-pub const CHANNEL_FD: RawFd = 3;
+const CHANNEL_FD: RawFd = 0;
 /// The arena.
-pub const ARENA_FD: RawFd = 4;
+const ARENA_FD: RawFd = 1;
 
 /// Takes the channel and the arena, once. `None` when they are not there, or
 /// were taken already.
@@ -21,7 +27,13 @@ pub fn take() -> Option<(OwnedFd, OwnedFd)> {
     if TAKEN.swap(true, Ordering::SeqCst) {
         return None;
     }
+    is_channel().then_some(())?;
     Some((take_fd(CHANNEL_FD)?, take_fd(ARENA_FD)?))
+}
+
+/// Whoever starts the program by hand gives it a terminal or a file.
+fn is_channel() -> bool {
+    getsockopt(&io::stdin(), SockType).is_ok_and(|kind| kind == socket::SockType::SeqPacket)
 }
 
 fn take_fd(fd: RawFd) -> Option<OwnedFd> {
