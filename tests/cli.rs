@@ -265,6 +265,44 @@ fn the_manual_page_knows_every_option_and_no_other() {
     assert_eq!(described.collect::<BTreeSet<_>>(), listed);
 }
 
+/// What the manual promises of a successor, each sentence of it, is what a test's comment says.
+#[test]
+fn each_sentence_on_succession_is_a_tests() {
+    let page = include_str!("../man/sheepfs.8");
+    let section = page.split(".Sh ").find_map(|section| section.strip_prefix("SUCCESSION\n"));
+    let text: Vec<String> = section.unwrap().lines().filter_map(plain).collect();
+    let text = text.join(" ").replace(" ,", ",").replace(" .", ".");
+    let sentences: Vec<&str> = text.split_inclusive(". ").map(str::trim).collect();
+    assert!(sentences.len() > 12, "{sentences:?}");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/takeover");
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let sources = files.filter(|path| path.is_file()).map(|path| fs::read_to_string(path).unwrap());
+    let comments: String = sources.flat_map(|source| comments_of(&source)).collect();
+    for sentence in sentences {
+        assert!(comments.contains(sentence), "no test says: {sentence}");
+    }
+}
+
+/// A line of a manual page as one reads it; none for what is only form.
+fn plain(line: &str) -> Option<String> {
+    if line.starts_with(".\\\"") || line == ".Pp" {
+        return None;
+    }
+    let Some(macro_line) = line.strip_prefix('.') else { return Some(line.to_owned()) };
+    let (name, words) = macro_line.split_once(' ').unwrap_or((macro_line, ""));
+    Some(match name {
+        "Nm" => "sheepfs".to_owned(),
+        "Fl" => format!("-{words}"),
+        _ => words.to_owned(),
+    })
+}
+
+/// The doc comments of a source, each line with a space behind.
+fn comments_of(source: &str) -> Vec<String> {
+    let text = source.lines().filter_map(|line| line.strip_prefix("///"));
+    text.map(|line| format!("{} ", line.trim())).collect()
+}
+
 #[test]
 fn version_is_that_of_the_package() {
     let output = sheepfs().arg("-V").output().unwrap();

@@ -136,6 +136,7 @@ fn killed_with_dirty_pages<M: Manager>(times: u64) {
     }
 }
 
+/// Pages that were written through a mapping are not lost.
 #[test]
 fn dirty_pages_outlive_the_supervisor() {
     killed_with_dirty_pages::<Lives>(rounds(5, 50));

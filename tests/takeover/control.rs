@@ -3,6 +3,7 @@
 
 use crate::MIB;
 use crate::cluster::Cluster;
+use crate::minisheep::Gateway;
 use crate::random::Random;
 use crate::rounds::rounds;
 use crate::served::{Keeper, Lives, Manager, Served};
@@ -60,6 +61,7 @@ fn come_and_go<M: Manager>(times: u64) {
     assert_eq!(cluster.content(&disk)[..4096], [7; 4096]);
 }
 
+/// What was written to vdi/mount and vdi/unmount is done once, and answered.
 #[test]
 fn volumes_come_and_go_over_a_death() {
     come_and_go::<Lives>(rounds(10, 50));
@@ -71,6 +73,8 @@ fn volumes_come_and_go_under_a_keeper() {
 }
 
 /// A text of which a part was read is the same text for the rest of it.
+///
+/// A report that is being read stays one text.
 #[test]
 fn a_list_that_is_being_read_stays_one_text() {
     let cluster = Cluster::mini();
@@ -90,6 +94,8 @@ fn a_list_that_is_being_read_stays_one_text() {
 }
 
 /// Files that were opened before count: the successor knows of them.
+///
+/// A volume that is open can't be detached by a successor either.
 #[test]
 fn a_volume_that_is_open_since_before_can_not_be_detached() {
     let cluster = Cluster::mini();
@@ -103,5 +109,30 @@ fn a_volume_that_is_open_since_before_can_not_be_detached() {
         file.write_all_at(&[5; 4096], 0).unwrap();
         drop(file);
         served.reattach(&disk);
+    }
+}
+
+/// Settings made through the tree and the sheep in use are kept. A volume that was detached
+/// stays detached, whatever --attach says.
+#[test]
+fn what_was_set_and_detached_stays_so() {
+    let cluster = Cluster::mini();
+    let disk = cluster.vdi("disk", MIB);
+    let gateway = Gateway::start(cluster.minisheep());
+    let mut served = Served::<Lives>::start(&cluster, &[&disk], &[]);
+    for (file, text) in [
+        ("config/page_cache", "1"),
+        ("config/object_cache", "1"),
+        ("config/sheep_info", gateway.address()),
+        ("vdi/unmount", disk.as_str()),
+    ] {
+        served.write(file, text.as_bytes()).unwrap();
+    }
+    for signal in [Signal::SIGKILL, Signal::SIGUSR2] {
+        served.take_over(signal);
+        assert_eq!(served.read("config/page_cache"), "1\n");
+        assert_eq!(served.read("config/object_cache"), "1\n");
+        assert_eq!(served.read("config/sheep_info"), format!("{}\n", gateway.address()));
+        assert!(!served.path("volume").join(&disk).exists(), "attached again");
     }
 }

@@ -141,6 +141,9 @@ fn alone(cluster: &Cluster, disk: &str, point: &Path) -> Child {
 
 /// `-f` without a manager: it works, and says what its death means; after that the mount can't be
 /// saved, but is no obstacle.
+///
+/// Started with -f and kept by nobody, the mount is lost when sheepfs dies, and is no obstacle to
+/// the next start.
 #[test]
 fn without_a_manager_a_death_is_the_end_of_the_mount_only() {
     let cluster = Cluster::mini();

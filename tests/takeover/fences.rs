@@ -89,6 +89,8 @@ fn fenced_over_a_death<M: Manager>(times: u64) {
     });
 }
 
+/// What the worker had on the wire is fenced by the successor, and fences that were there are there
+/// still.
 #[test]
 fn a_fence_outlives_the_supervisor() {
     fenced_over_a_death::<Lives>(rounds(3, 20));

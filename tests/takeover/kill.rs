@@ -45,6 +45,7 @@ fn killed_under_load<M: Manager>(row: &str, plan: Plan, victims: Victims, times:
     assert_eq!(served.count("poisoned"), 0);
 }
 
+/// sheepfs may be killed at any instant, and no program notices more than a pause.
 #[test]
 fn a_supervisor_killed_at_any_instant_is_not_noticed() {
     let times = rounds(10, 100);
@@ -57,12 +58,14 @@ fn nor_is_one_whose_worker_creates_objects() {
     killed_under_load::<Lives>(row, Plan::CREATES, Victims::Supervisor, times);
 }
 
+/// The mount stays the same mount, and open files stay open.
 #[test]
 fn nor_is_one_that_the_keeper_started() {
     let (row, times) = ("sigkill-supervisor-keeper", rounds(6, 100));
     killed_under_load::<Keeper>(row, Plan::SHARED, Victims::Supervisor, times);
 }
 
+/// The same holds when its worker is killed with it.
 #[test]
 fn a_supervisor_and_its_worker_killed_together_are_not_noticed() {
     let (row, times) = ("sigkill-both", rounds(5, 50));

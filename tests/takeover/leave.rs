@@ -78,6 +78,9 @@ fn nor_does_one_under_the_keeper() {
 
 /// `ls -l /proc/*/fd`: the device is open in the supervisor and the keeper, and in nothing that
 /// they started, however many lives there were.
+///
+/// Systemd, or the keeper that stays in the background, keeps the open /dev/fuse and a piece of
+/// memory with what a successor must know.
 #[test]
 fn nobody_but_supervisor_and_keeper_has_the_device() {
     let cluster = Cluster::mini();

@@ -46,6 +46,8 @@ fn on_an_upgrade(row: &str, body: impl FnOnce(&mut Served<Lives>, &mut Load, &Pa
 }
 
 /// An installed program that can't go on with the state: nothing is given up for it.
+///
+/// An upgrade that is refused changes nothing.
 #[test]
 fn an_upgrade_that_is_refused_changes_nothing() {
     on_an_upgrade("upgrade-refused", |served, load, program| {
@@ -84,6 +86,8 @@ fn an_upgrade_that_promised_too_much_is_a_crash_like_any() {
 }
 
 /// What is in flight waits for a program that works.
+///
+/// However many successors fail, the requests wait for one that does not.
 #[test]
 fn six_that_fail_and_a_good_one_lose_nothing() {
     let cluster = Cluster::mini();

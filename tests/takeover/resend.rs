@@ -11,6 +11,9 @@ use std::thread;
 
 /// What was in flight fails at once, since nobody could ever answer it; what comes later, and
 /// what had not been read, does not.
+///
+/// A kernel that can't deliver requests again, before Linux 6.9, has those in flight fail with EIO,
+/// and a line in the log says so at the start.
 #[test]
 fn what_can_not_be_delivered_again_fails_and_nothing_hangs() {
     let cluster = Cluster::mini();

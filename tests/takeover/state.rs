@@ -138,6 +138,8 @@ fn spoil(store: &Store, wrong: Wrong) {
     store.replace(NAME, bad.into());
 }
 
+/// A successor that does not understand the state says so and ends, and the requests wait for one
+/// that does.
 #[test]
 fn a_state_that_can_not_be_read_is_refused_and_nothing_is_lost() {
     let cluster = Cluster::mini();
