@@ -8,6 +8,8 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test program uses the part of the support that it needs")]
 
+#[path = "support/deb.rs"]
+mod deb;
 #[path = "support/mntns.rs"]
 mod mntns;
 #[path = "support/tools.rs"]
@@ -37,34 +39,6 @@ const CONTENTS: [&str; 12] = [
     "-rwxr-xr-x ./usr/bin/sheepfs-worker",
     "lrwxrwxrwx ./usr/sbin/mount.sheepfs -> ../bin/sheepfs",
 ];
-
-/// Builds the package, as for a release, with the programs under test in the place of those.
-fn build(dir: &Path) -> PathBuf {
-    let programs = Path::new(env!("CARGO_BIN_EXE_sheepfs")).parent().unwrap();
-    let target = dir.join("target");
-    fs::create_dir(&target).unwrap();
-    symlink(programs, target.join("release")).unwrap();
-    let package = dir.join("sheepfs.deb");
-    let mut command = Command::new("cargo-deb");
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).env("CARGO_TARGET_DIR", &target);
-    command.args(["--locked", "--offline", "--no-build", "--no-strip", "--no-dbgsym"]);
-    command.args(["--no-separate-debug-symbols", "--fast", "-o"]).arg(&package);
-    succeed(&mut command);
-    package
-}
-
-/// The same package with a later version.
-fn later(package: &Path, dir: &Path) -> PathBuf {
-    let (tree, later) = (dir.join("tree"), dir.join("later.deb"));
-    run("dpkg-deb", &["--raw-extract", arg(package), arg(&tree)]);
-    let control = tree.join("DEBIAN/control");
-    let text = fs::read_to_string(&control).unwrap();
-    let version = format!("Version: {}-1\n", env!("CARGO_PKG_VERSION"));
-    assert!(text.contains(&version), "{text}");
-    fs::write(&control, text.replace(&version, "Version: 99.0.0-1\n")).unwrap();
-    run("dpkg-deb", &["-Znone", "--build", arg(&tree), arg(&later)]);
-    later
-}
 
 /// The machine's root directory, on which everything can be changed and nothing is.
 struct Root(PathBuf);
@@ -162,9 +136,9 @@ fn assert_holds_what_belongs_in_it(package: &Path) {
 fn the_package_can_be_looked_into_installed_upgraded_removed_and_purged() {
     in_own_namespace(|| {
         let dir = TempDir::new().unwrap();
-        let package = build(dir.path());
+        let package = deb::build(dir.path());
         assert_holds_what_belongs_in_it(&package);
-        let later = later(&package, dir.path());
+        let later = deb::later(&package, dir.path());
         let root = Root::new(dir.path());
 
         assert_eq!(root.install(&package), ["daemon-reload"]);

@@ -11,6 +11,7 @@
 //! | [`unit`] | the unit starts, mounts for everybody, logs, and stops whatever goes on |
 //! | [`ends`] | the mount is ended by somebody else |
 //! | [`outlives`] | the supervisor dies, and the mount does not |
+//! | [`package`] | the package for Debian: installed, upgraded under load, removed, purged |
 //! | [`tries`] | starts and restarts that go wrong, and what can be known of them |
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -19,6 +20,8 @@
 
 #[path = "../support/cluster.rs"]
 mod cluster;
+#[path = "../support/deb.rs"]
+mod deb;
 #[path = "../support/minisheep.rs"]
 mod minisheep;
 #[path = "../support/random.rs"]
@@ -37,6 +40,7 @@ mod wire;
 mod ends;
 mod harness;
 mod outlives;
+mod package;
 #[path = "../recovery/rounds.rs"]
 mod rounds;
 mod scene;

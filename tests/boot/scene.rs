@@ -45,14 +45,26 @@ pub fn under_load(row: &str, body: impl FnOnce(&mut Scene)) {
 
 /// As [`under_load`], on a cluster that is reached at `address`.
 pub fn under_load_on(cluster: &Cluster, address: &str, row: &str, body: impl FnOnce(&mut Scene)) {
-    let disk = cluster.vdi("registers", Plan::SHARED.size());
     let system = System::boot();
-    let service = Service::start(&system, address, &disk);
+    let service = started_under_load(&system, cluster, address, row, body);
+    service.systemctl("stop");
+    service.assert_ended();
+}
+
+/// As [`under_load_on`], on a system that is there; the unit runs on without load.
+pub fn started_under_load<'a>(
+    system: &'a System,
+    cluster: &Cluster,
+    address: &str,
+    row: &str,
+    body: impl FnOnce(&mut Scene),
+) -> Service<'a> {
+    let disk = cluster.vdi("registers", Plan::SHARED.size());
+    let service = Service::start(system, address, &disk);
     let mut scene = Scene::start(&service, &disk);
     body(&mut scene);
     scene.finish(row, cluster);
-    service.systemctl("stop");
-    service.assert_ended();
+    service
 }
 
 impl<'a> Scene<'a> {
@@ -85,6 +97,17 @@ impl<'a> Scene<'a> {
         let before = self.service.supervisor();
         self.at_any_instant(hit);
         self.service.wait_for_another_than(before);
+        self.check();
+    }
+
+    /// As [`Scene::replaced_by`], for what takes its time before it has systemd do that: the
+    /// fault is when the supervisor was told to go.
+    pub fn replaced_in_the_course_of(&mut self, work: impl FnOnce(&Service)) {
+        let before = self.service.supervisor();
+        self.load.wait_for_progress();
+        work(self.service);
+        self.service.wait_for_another_than(before);
+        self.faults.push(self.service.left_at());
         self.check();
     }
 

@@ -4,9 +4,11 @@ use crate::systemd::System;
 use crate::systemd::process::{name_of, started_at};
 use crate::tools::wait_for;
 use nix::sys::signal::{Signal, kill};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// The instance's name.
 pub const UNIT: &str = "sheepfs@mnt-sheep.service";
@@ -108,6 +110,14 @@ impl<'a> Service<'a> {
         wait_for("another supervisor", || {
             self.system.main_process(UNIT).is_some_and(|process| process != before)
         });
+    }
+
+    /// When it last was active no longer, to be stopped or restarted.
+    pub fn left_at(&self) -> Instant {
+        let micros = self.property("ActiveExitTimestampMonotonic").parse().unwrap();
+        assert!(micros > 0, "never");
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap());
+        Instant::now() - (now - Duration::from_micros(micros))
     }
 
     /// Kills the worker as `kill -9` does, as soon as there is one: the eldest, since a spare

@@ -153,6 +153,12 @@ impl System {
         }
     }
 
+    /// All processes of the system whose programs have a name that begins so.
+    pub fn processes_named(&self, prefix: &str) -> Vec<Pid> {
+        let processes = self.cgroup.all_processes().into_iter();
+        processes.filter(|pid| name_of(*pid).starts_with(prefix)).collect()
+    }
+
     /// All processes of the system that wait for a device or a file system and can't be
     /// interrupted.
     pub fn uninterruptible(&self) -> Vec<Pid> {
