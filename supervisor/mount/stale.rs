@@ -1,7 +1,7 @@
 //! Whether somebody serves a mount of FUSE, found out without touching it: a mount whose
 //! requests are held would not answer (hazard 22).
 //!
-//! The kernel says of an open `/dev/fuse` which connection it is (Linux 6.17), and a
+//! The kernel says of an open `/dev/fuse` which connection it is, and a
 //! connection's number is the minor number of its mount's device. A process that can't
 //! be looked into, or an older kernel, leaves the question open.
 
