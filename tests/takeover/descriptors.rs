@@ -13,7 +13,7 @@ pub fn targets(process: Pid) -> Vec<String> {
 /// All processes that have the device of that connection open.
 ///
 /// # Panics
-/// When the kernel does not say of which connection a device is (Linux 6.17).
+/// When the kernel does not say of which connection a device is.
 pub fn holders(connection: u32) -> BTreeSet<Pid> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
