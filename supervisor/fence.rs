@@ -211,7 +211,8 @@ impl Fences {
 
     /// Whether an object of that volume is fenced.
     pub fn any_of(&self, volume: VolumeId) -> bool {
-        self.by_object.keys().any(|object| object.volume == volume)
+        let object = |block| Object { volume, block };
+        self.by_object.range(object(0)..=object(u32::MAX)).next().is_some()
     }
 
     fn release(&mut self, over: impl Fn(&Fence) -> bool, why: Release) -> Vec<Object> {

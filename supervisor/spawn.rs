@@ -89,12 +89,15 @@ pub struct Workers {
     sink: Sink,
     program: Program,
     children: BTreeMap<u64, Child>,
+    /// What tells each from a later process of its number.
+    identities: BTreeMap<u64, SavedProcess>,
 }
 
 impl Workers {
     /// No worker yet; those to come log to `sink`.
     pub fn new(sink: Sink) -> Self {
-        Self { sink, program: Program::open(PROGRAM), children: BTreeMap::new() }
+        let program = Program::open(PROGRAM);
+        Self { sink, program, children: BTreeMap::new(), identities: BTreeMap::new() }
     }
 
     /// Starts a worker.
@@ -108,6 +111,9 @@ impl Workers {
         let mut child = self.spawn(generation, theirs, their_arena)?;
         match pidfd_of(&child) {
             Ok(pidfd) => {
+                let pid = i32::try_from(child.id()).ok();
+                let identity = pid.and_then(predecessor::identity);
+                self.identities.extend(identity.map(|identity| (generation, identity)));
                 self.children.insert(generation, child);
                 Ok(Started { channel, arena, pidfd })
             }
@@ -129,6 +135,7 @@ impl Workers {
 
     /// Asks the kernel how a worker ended that is known to be dead.
     pub fn bury(&mut self, generation: u64) -> Exit {
+        self.identities.remove(&generation);
         let Some(mut child) = self.children.remove(&generation) else { return Exit::Unknown };
         // For one that is dead this changes nothing, and for one that is not it
         // makes sure that it is waited for in vain by nobody.
@@ -145,6 +152,7 @@ impl Workers {
 
     /// Waits for the end of all, but not longer than `seconds`; then kills them.
     pub fn end_all(&mut self, seconds: u64) {
+        self.identities.clear();
         for (generation, mut child) in std::mem::take(&mut self.children) {
             match wait_or_kill(&mut child, seconds) {
                 Ok(status) => tracing::debug!(worker = generation, %status, "the worker has ended"),
@@ -162,8 +170,7 @@ impl Workers {
 
     /// Those that live, for a successor.
     pub fn saved(&self) -> Vec<SavedProcess> {
-        let pids = self.children.values().filter_map(|child| i32::try_from(child.id()).ok());
-        pids.filter_map(predecessor::identity).collect()
+        self.identities.values().copied().collect()
     }
 
     fn spawn(
