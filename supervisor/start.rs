@@ -20,7 +20,7 @@ use crate::residence;
 use crate::settings::Shared;
 use crate::signals;
 use crate::spawn::Workers;
-use crate::state::{SavedControl, State};
+use crate::state::{Saved, SavedControl, State};
 use crate::succession::{self, Estate};
 use crate::volumes::Volumes;
 use nix::unistd::{getgid, getuid};
@@ -72,7 +72,7 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
     descriptors::reserve(notify::STORED_COUNT).map_err(Failed::Inherited)?;
     let point = match &estate {
         None => MountPoint::check(options.mount_point())?,
-        Some(estate) => MountPoint::of_predecessor(estate.mount.point().to_owned()),
+        Some(estate) => MountPoint::of_predecessor(estate.legacy.mount.point().to_owned()),
     };
     let local = start_local(options)?;
     let before = estate.as_ref().map(|estate| &estate.saved.control);
@@ -86,25 +86,24 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
         tracing::error!("nothing is fenced: a failover can lose data that was written");
     }
     let wishes = wishes(options, candidates);
-    let shell = match estate {
+    let (state, saved, legacy) = match estate {
+        Some(Estate { state, saved, legacy }) => (state, saved, Some(legacy)),
         None => {
-            let state = State::create().map_err(Failed::NoState)?;
-            let before = SavedControl {
+            let control = SavedControl {
                 page_cache: options.page_cache,
                 object_cache: options.object_cache,
                 sheep: Some(wishes.candidates.current()),
                 ..SavedControl::default()
             };
-            let mut parts = parts(options, sink, events, point, state, &before);
-            parts.minisheep = local.as_ref().and_then(Local::process);
-            Shell::new(parts, wishes)
+            let state = State::create().map_err(Failed::NoState)?;
+            (state, Saved { control, ..Saved::default() }, None)
         }
-        Some(estate) => {
-            let Estate { state, saved, mount, device } = estate;
-            let mut parts = parts(options, sink, events, point, state, &saved.control);
-            parts.minisheep = local.as_ref().and_then(Local::process);
-            Shell::take_over(parts, wishes, saved, (mount, device), local.is_some())?
-        }
+    };
+    let minisheep = local.as_ref().and_then(Local::process);
+    let parts = Parts { minisheep, ..parts(options, sink, events, point, state, &saved.control) };
+    let shell = match legacy {
+        None => Shell::new(parts, wishes),
+        Some(legacy) => Shell::take_over(parts, wishes, saved, legacy, local.is_some())?,
     };
     let outcome = shell.run(&receiver);
     drop(local);

@@ -18,11 +18,20 @@ use std::path::Path;
 pub struct Estate {
     /// Its memory.
     pub state: State,
-    /// What is in it.
+    /// What is in it, but for the mount.
     pub saved: Saved,
     /// Its mount.
+    pub legacy: Legacy,
+}
+
+/// The mount of a predecessor, and all that serves it.
+#[derive(Debug)]
+pub struct Legacy {
+    /// The mount.
     pub mount: Mount,
-    /// The device that serves the mount.
+    /// What was saved of it.
+    pub saved: SavedMount,
+    /// The device that serves it.
     pub device: OwnedFd,
 }
 
@@ -41,16 +50,16 @@ pub fn estate(inherited: Inherited, wanted: &Path) -> Result<Option<Estate>, Fai
         }
     };
     let refused = |cause| Failed::State { point: wanted.to_owned(), cause };
-    let (state, saved) = State::open(state).map_err(refused)?;
-    let Some(mounted) = &saved.mount else { return Ok(None) };
-    refuse_other(mounted, wanted)?;
-    let Some(mount) = Mount::adopt(mounted)? else {
+    let (state, mut saved) = State::open(state).map_err(refused)?;
+    let Some(mounted) = saved.mount.take() else { return Ok(None) };
+    refuse_other(&mounted, wanted)?;
+    let Some(mount) = Mount::adopt(&mounted)? else {
         tracing::warn!(point = %mounted.point.display(), "the mount that was kept is gone; mounting afresh");
         return Ok(None);
     };
     mounted.handshake.check()?;
     predecessor::bury(&saved.workers).map_err(Failed::Predecessor)?;
-    Ok(Some(Estate { state, saved, mount, device }))
+    Ok(Some(Estate { state, saved, legacy: Legacy { mount, saved: mounted, device } }))
 }
 
 fn refuse_other(mounted: &SavedMount, wanted: &Path) -> Result<(), Failed> {

@@ -13,6 +13,7 @@ use crate::notify::{Manager, StoredName};
 use crate::residence;
 use crate::session::{self, Session};
 use crate::state::{Saved, SavedControl, SavedMount, SavedProcess, SavedVolume, State};
+use crate::succession::Legacy;
 use crate::uniques;
 use fuser::RequestId;
 use nix::errno::Errno;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the manager may take to carry out what it was told.
-const BARRIER_TIME: Duration = Duration::from_secs(5);
+pub(super) const BARRIER_TIME: Duration = Duration::from_secs(5);
 /// How often it is told how we are, at most.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// How much time a stop is said to need from now on, again and again.
@@ -76,13 +77,11 @@ impl Shell {
         parts: Parts,
         wishes: Wishes,
         saved: Saved,
-        (mount, device): (Mount, OwnedFd),
+        Legacy { mount, saved: saved_mount, device }: Legacy,
         own_sheep: bool,
     ) -> Result<Self, Failed> {
         let now = Instant::now();
-        let Saved {
-            control, fences, names, answered, takeovers, swaps, mount: saved_mount, ..
-        } = saved;
+        let Saved { control, fences, names, answered, takeovers, swaps, .. } = saved;
         let (session, repairing) = (control.session, repairing(&control));
         let shared = Arc::clone(&parts.shared);
         let control = Control::taking_over(shared, wishes, control, own_sheep, now);
@@ -97,7 +96,6 @@ impl Shell {
             let mut known = shell.parts.shared.known();
             (known.takeovers, known.swaps) = (shell.keep.takeovers, swaps);
         }
-        let Some(saved_mount) = saved_mount else { return Err(Failed::Killed) };
         let filesystem = shell.filesystem();
         let resumed = Session::resume(&device, &saved_mount.handshake, filesystem)?;
         let point = mount.point().display().to_string();

@@ -4,6 +4,7 @@
 //! Nothing is dropped on the way: what waits in memory is delivered again by the
 //! kernel, and a parked reply that is dropped would answer an error (hazard 55).
 
+use super::keep::BARRIER_TIME;
 use super::{Input, Leave, Shell, workers::WORKER_STOP_SECONDS};
 use crate::descriptors::FIRST_FD;
 use crate::events::Event;
@@ -18,12 +19,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command};
 use std::thread;
-use std::time::Duration;
 
 /// How long the installed program may take to look at the state.
 const CHECK_SECONDS: u64 = 10;
-/// How long the manager may take to read what it was told.
-const BARRIER_TIME: Duration = Duration::from_secs(5);
 
 impl Shell {
     /// Asks the program that is installed now whether it can go on with the state. On
