@@ -21,7 +21,7 @@ use crate::events::{Event, Events};
 use crate::handles::Handles;
 use crate::settings::Shared;
 use crate::texts::{NO_TEXT, Texts};
-use crate::tree::{self, Node};
+use crate::tree::Node;
 use crate::uniques::Uniques;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
@@ -94,17 +94,7 @@ impl Filesystem for SheepFs {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let Some(target) = self.target(ino) else { return reply.error(Errno::ENOENT) };
-        let (ttl, attr) = self.attr(ino, &target);
-        let sizing = match &target {
-            Target::Node(_) => setattr::Sizing::Any,
-            Target::Volume(volume) if volume.facts().snapshot => setattr::Sizing::ReadOnly,
-            Target::Volume(_) => setattr::Sizing::Fixed,
-        };
-        match (setattr::Change { mode, uid, gid, size }).check(&attr, sizing) {
-            Ok(()) => reply.attr(&ttl, &attr),
-            Err(errno) => reply.error(errno),
-        }
+        self.change(ino, setattr::Change { mode, uid, gid, size }, reply);
     }
 
     fn readlink(&self, _req: &Request, _ino: INodeNo, reply: ReplyData) {
@@ -310,19 +300,9 @@ impl Filesystem for SheepFs {
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        let volumes = self.shared.volumes().all();
-        let volumes = volumes.iter().map(|volume| (volume.ino, volume.name.as_str().to_owned()));
-        let Some(entries) = tree::entries(ino.0, volumes, offset) else {
-            return reply.error(Errno::ENOTDIR);
-        };
-        for entry in entries {
-            if reply.add(INodeNo(entry.ino), entry.cookie, entry.kind, entry.name) {
-                break;
-            }
-        }
-        reply.ok();
+        self.list(ino, offset, reply);
     }
 
     fn readdirplus(

@@ -1,7 +1,7 @@
 //! The operations that do more than translate: what a number names, what an open
 //! gives, where a line goes.
 
-use super::SheepFs;
+use super::{SheepFs, setattr};
 use crate::attr::{CONTROL_TTL, VOLUME_TTL};
 use crate::events::Event;
 use crate::handles::handle_of;
@@ -11,8 +11,8 @@ use crate::texts::{self, CONTROL_OPEN, NO_TEXT};
 use crate::tree::{self, File, Node, VOLUME_INO};
 use crate::volumes::Volume;
 use fuser::{
-    Errno, FileAttr, FileHandle, FopenFlags, INodeNo, OpenAccMode, ReplyData, ReplyOpen,
-    ReplyWrite, Request,
+    Errno, FileAttr, FileHandle, FopenFlags, INodeNo, OpenAccMode, ReplyAttr, ReplyData,
+    ReplyDirectory, ReplyOpen, ReplyWrite, Request,
 };
 use std::ffi::OsStr;
 use std::ops::Range;
@@ -55,6 +55,36 @@ impl SheepFs {
             parent => tree::lookup(parent, name)?,
         };
         Some(INodeNo(ino))
+    }
+
+    /// Sets what can be set; see [`setattr`].
+    pub fn change(&self, ino: INodeNo, change: setattr::Change, reply: ReplyAttr) {
+        let Some(target) = self.target(ino) else { return reply.error(Errno::ENOENT) };
+        let (ttl, attr) = self.attr(ino, &target);
+        let sizing = match &target {
+            Target::Node(_) => setattr::Sizing::Any,
+            Target::Volume(volume) if volume.facts().snapshot => setattr::Sizing::ReadOnly,
+            Target::Volume(_) => setattr::Sizing::Fixed,
+        };
+        match change.check(&attr, sizing) {
+            Ok(()) => reply.attr(&ttl, &attr),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    /// Lists a directory behind that cookie, as much as the reply holds.
+    pub fn list(&self, ino: INodeNo, offset: u64, mut reply: ReplyDirectory) {
+        let volumes = self.shared.volumes().all();
+        let volumes = volumes.iter().map(|volume| (volume.ino, volume.name.as_str().to_owned()));
+        let Some(entries) = tree::entries(ino.0, volumes, offset) else {
+            return reply.error(Errno::ENOTDIR);
+        };
+        for entry in entries {
+            if reply.add(INodeNo(entry.ino), entry.cookie, entry.kind, entry.name) {
+                break;
+            }
+        }
+        reply.ok();
     }
 
     pub fn open_volume(&self, req: &Request, volume: &Volume, writing: bool, reply: ReplyOpen) {
