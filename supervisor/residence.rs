@@ -5,8 +5,9 @@
 //! back to us, so we must not wait for memory that is written back first (hazard 27).
 //! So all memory is locked once it was touched, and the buffers that requests are read
 //! into are touched from the beginning: they are fuser's, so the kernel is asked to
-//! fill in whatever is mapped while its threads begin. The arena is filled by workers
-//! before it is read.
+//! fill in whatever is mapped while its threads begin. The arena, which workers fill, is
+//! touched before the kernel copies from it ([`sheepfs::ipc::Arena::touch`]), and nothing
+//! forks after that, which would write-protect it all ([`sheepfs::ipc::inherited`]).
 
 use nix::errno::Errno;
 use nix::libc;

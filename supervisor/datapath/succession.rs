@@ -27,7 +27,7 @@ impl<R> DataPath<R> {
         state.fences.restore(fences);
         let strange = state.told.others_than(session.map(|(generation, _)| generation));
         if strange > 0 {
-            tracing::warn!(
+            tracing::debug!(
                 requests = strange,
                 "the process before had told workers of requests that are fenced already"
             );

@@ -76,12 +76,9 @@ impl Snapshot {
     /// # Errors
     /// When there is none, or it is not what was written.
     pub fn read(&self) -> Result<Vec<u8>, SnapshotError> {
+        let damaged = Err(SnapshotError::Damaged);
         let mut attempts = (0..ATTEMPTS_MAX).map(|_| self.read_once());
-        let first = self.read_once();
-        if first == Err(SnapshotError::Damaged) {
-            return attempts.find(Result::is_ok).unwrap_or(first);
-        }
-        first
+        attempts.find(|read| *read != damaged).unwrap_or(damaged)
     }
 
     fn read_once(&self) -> Result<Vec<u8>, SnapshotError> {
