@@ -41,7 +41,7 @@ pub fn text(known: &Known, data: &Data, volumes: &Volumes, now: Instant) -> Stri
     line("in_flight", &data.in_flight);
     line("epoch", &known.epoch);
     line("candidates", &known.candidates);
-    line("volumes", &volumes.all().len());
+    line("volumes", &volumes.count());
     line("last_error", &one_line(known.last_error.as_deref().unwrap_or("none")));
     text
 }

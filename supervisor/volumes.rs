@@ -7,7 +7,8 @@
 use crate::state::SavedVolume;
 use sheepfs::ipc::{VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -82,49 +83,74 @@ impl Volume {
     }
 }
 
-/// All attached volumes.
+/// All attached volumes. There may be thousands, so none is ever searched for among all.
 #[derive(Debug, Default)]
 pub struct Volumes {
-    by_ino: RwLock<BTreeMap<u64, Arc<Volume>>>,
+    maps: RwLock<Maps>,
+}
+
+/// The same volumes, by each of their names.
+#[derive(Debug, Default)]
+struct Maps {
+    by_ino: BTreeMap<u64, Arc<Volume>>,
+    by_name: HashMap<VolumeName, Arc<Volume>>,
+    by_id: HashMap<VolumeId, Arc<Volume>>,
 }
 
 impl Volumes {
     /// The volume of that inode number.
     pub fn by_ino(&self, ino: u64) -> Option<Arc<Volume>> {
-        self.read().get(&ino).cloned()
+        self.read().by_ino.get(&ino).cloned()
     }
 
     /// The volume of that file name.
     pub fn by_name(&self, name: &str) -> Option<Arc<Volume>> {
-        self.read().values().find(|volume| volume.name.as_str() == name).cloned()
+        self.read().by_name.get(name).cloned()
     }
 
     /// The volume of that id.
     pub fn by_id(&self, id: VolumeId) -> Option<Arc<Volume>> {
-        self.read().values().find(|volume| volume.id == id).cloned()
+        self.read().by_id.get(&id).cloned()
     }
 
     /// All, by inode number.
     pub fn all(&self) -> Vec<Arc<Volume>> {
-        self.read().values().cloned().collect()
+        self.read().by_ino.values().cloned().collect()
+    }
+
+    /// Those with an inode number above that one, by inode number, as many as `count`.
+    pub fn behind(&self, ino: u64, count: usize) -> Vec<Arc<Volume>> {
+        let behind = (Bound::Excluded(ino), Bound::Unbounded);
+        self.read().by_ino.range(behind).take(count).map(|(_, volume)| volume.clone()).collect()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.read().by_ino.len()
     }
 
     /// Adds one. `false`: its VDI is a volume already, under another name.
     pub fn add(&self, volume: Arc<Volume>) -> bool {
-        let mut map = self.by_ino.write().unwrap_or_else(PoisonError::into_inner);
-        if map.contains_key(&volume.ino) {
+        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
+        if maps.by_ino.contains_key(&volume.ino) {
             return false;
         }
-        map.insert(volume.ino, volume);
+        maps.by_name.insert(volume.name.clone(), Arc::clone(&volume));
+        maps.by_id.insert(volume.id, Arc::clone(&volume));
+        maps.by_ino.insert(volume.ino, volume);
         true
     }
 
     /// Removes one.
     pub fn remove(&self, ino: u64) {
-        self.by_ino.write().unwrap_or_else(PoisonError::into_inner).remove(&ino);
+        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(volume) = maps.by_ino.remove(&ino) {
+            maps.by_name.remove(volume.name.as_str());
+            maps.by_id.remove(&volume.id);
+        }
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<u64, Arc<Volume>>> {
-        self.by_ino.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Maps> {
+        self.maps.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

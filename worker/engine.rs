@@ -4,6 +4,7 @@
 use crate::attach::{self, Attach};
 use crate::cache::Cache;
 use crate::context::{Context, Wire};
+use crate::deadlines::Deadlines;
 use crate::frame::Reply;
 use crate::query::{self, Part, QueryRun, send_report};
 use crate::resume::{Resume, Wanted};
@@ -33,6 +34,7 @@ pub enum Waiter {
 /// All state of a worker that has a sheep.
 pub struct Engine {
     volumes: BTreeMap<VolumeId, Volume>,
+    deadlines: Deadlines,
     attaches: HashMap<Tag, Attach>,
     resumes: HashMap<Tag, Resume>,
     /// What earlier workers allocated, of volumes still to be resumed.
@@ -60,6 +62,7 @@ impl Engine {
     pub fn new(cache_bytes: u64) -> Self {
         Self {
             volumes: BTreeMap::new(),
+            deadlines: Deadlines::default(),
             attaches: HashMap::new(),
             resumes: HashMap::new(),
             remembered: HashMap::new(),
@@ -154,6 +157,7 @@ impl Engine {
         around: &mut Surroundings,
         step: impl FnOnce(&mut Volume, &mut Context<Waiter>),
     ) {
+        self.deadlines.touch(id);
         let (mut io, volumes) = self.context(around);
         match volumes.get_mut(&id) {
             Some(volume) => step(volume, &mut io),
@@ -190,6 +194,7 @@ impl Engine {
     pub fn reply(&mut self, reply: &Reply, around: &mut Surroundings) -> Result<(), LostReason> {
         let going = match self.waiters.remove(&reply.id) {
             Some(Waiter::Volume(id, wait)) => {
+                self.deadlines.touch(id);
                 let (mut io, volumes) = self.context(around);
                 let vid = reply.header.vdi().vdi_id;
                 let going = volumes.get_mut(&id).is_some_and(|volume| {
@@ -240,6 +245,7 @@ impl Engine {
 
     /// A volume can take requests; one that moved while no worker lived goes after it.
     fn attached(&mut self, tag: Tag, id: VolumeId, volume: Volume, around: &mut Surroundings) {
+        self.deadlines.touch(id);
         let (mut io, volumes) = self.context(around);
         io.out.push(FromWorker::Attached { tag, facts: volume.facts() });
         volumes.insert(id, volume);
@@ -270,24 +276,31 @@ impl Engine {
 
     /// Takes a time step.
     pub fn tick(&mut self, around: &mut Surroundings) {
-        let now = around.now;
         let mut attaches = std::mem::take(&mut self.attaches);
         let mut resumes = std::mem::take(&mut self.resumes);
         let (mut io, _) = self.context(around);
         attaches.values_mut().for_each(|attach| attach.tick(&mut io));
         resumes.values_mut().for_each(|resume| resume.tick(&mut io));
         (self.attaches, self.resumes) = (attaches, resumes);
-        let (mut io, volumes) = self.context(around);
-        for volume in volumes.values_mut() {
-            if volume.next_deadline().is_some_and(|at| at <= now) {
+        self.settle_deadlines();
+        for id in self.deadlines.due(around.now) {
+            let (mut io, volumes) = self.context(around);
+            if let Some(volume) = volumes.get_mut(&id) {
                 volume.tick(&mut io);
             }
         }
+        self.settle_deadlines();
+    }
+
+    fn settle_deadlines(&mut self) {
+        let volumes = &self.volumes;
+        self.deadlines.settle(|id| volumes.get(&id).and_then(Volume::next_deadline));
     }
 
     /// When [`Self::tick`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let volumes = self.volumes.values().filter_map(Volume::next_deadline);
+        let wish = |id: VolumeId| self.volumes.get(&id).and_then(Volume::next_deadline);
+        let volumes = self.deadlines.next(wish).into_iter();
         let attaches = self.attaches.values().filter_map(Attach::next_deadline);
         volumes.chain(attaches).chain(self.resumes.values().filter_map(Resume::next_deadline)).min()
     }

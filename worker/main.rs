@@ -10,6 +10,7 @@ mod attach;
 mod cache;
 mod connection;
 mod context;
+mod deadlines;
 mod departure;
 mod detection;
 mod engine;

@@ -1,6 +1,9 @@
 //! All VDIs of the cluster: the bitmaps say which there are, then each inode's
 //! header is read, and for a list the used part of its index, a bounded number of
 //! VDIs at a time.
+//!
+//! What a list costs is the sheep's time for each request, so the header comes with the
+//! beginning of the index, and most VDIs need no second request.
 
 use crate::context::Context;
 use crate::engine::Waiter;
@@ -11,12 +14,16 @@ use sheepfs::text::report::VdiReport;
 use sheepfs::wire::cluster::{
     BlockUsage, TREE_HEAD_LEN, TreeHead, TreeUsage, VdiBitmap, covered_entries,
 };
-use sheepfs::wire::inode::{INDEX_ENTRIES, InodeHeader};
+use sheepfs::wire::inode::{INDEX_ENTRIES, INODE_HEADER_LEN, InodeHeader};
 use sheepfs::wire::{ObjectId, Request, VdiId};
 use std::collections::{BTreeMap, VecDeque};
 
-/// VDIs that are read at once.
-const PARALLEL_MAX: usize = 16;
+/// VDIs that are read at once: enough to keep three sheep busy, and no more than half of
+/// what may be outstanding, so that data is not behind a long list.
+const PARALLEL_MAX: usize = 32;
+/// Index entries that come with the header: a page of them, which is all that a VDI of
+/// 4 GiB has. A sheep sends what it is asked for, also where it is zeros (protocol 1.9).
+const FRONT_ENTRIES: u32 = 1024;
 /// Index entries that one request reads: 1 MiB of them.
 const PIECE_ENTRIES: u32 = 1 << 18;
 
@@ -32,12 +39,10 @@ pub enum VdiAnswer {
     InUse,
     /// The deleted vids.
     Deleted,
-    /// The header of a vid.
+    /// The header of a vid, with the front of its index if usage is asked for.
     Header(VdiId),
     /// A piece of the index of a vid, from that entry on.
     Index(VdiId, u32),
-    /// The head of a hyper volume's tree.
-    TreeHead(VdiId),
     /// The root, or the only leaf, of a hyper volume's tree.
     Tree(VdiId),
     /// The head of a leaf.
@@ -119,7 +124,6 @@ impl VdiScan {
             VdiAnswer::Deleted => self.deleted = Some(bitmap(reply)?),
             VdiAnswer::Header(vid) => self.header(vid, reply, io),
             VdiAnswer::Index(vid, _) => self.index(vid, reply),
-            VdiAnswer::TreeHead(vid) => self.tree_head(vid, reply, io),
             VdiAnswer::Tree(vid) => self.tree(vid, reply, io),
             VdiAnswer::LeafHead(vid, oid) => self.leaf_head(vid, oid, reply, io),
             VdiAnswer::Leaf(vid) => self.leaf(vid, reply),
@@ -150,14 +154,14 @@ impl VdiScan {
         while self.reading.len() < PARALLEL_MAX
             && let Some(vid) = self.waiting.pop_front()
         {
-            self.ask_vid(vid, Request::read_inode_header(vid), VdiAnswer::Header(vid), io);
+            let front = if self.with_usage { FRONT_ENTRIES } else { 0 };
+            self.ask_vid(vid, Request::read_inode_front(vid, front), VdiAnswer::Header(vid), io);
         }
     }
 
     fn header(&mut self, vid: VdiId, reply: &Reply, io: &mut Context<Waiter>) {
-        let Some(header) = usable(reply).and_then(|bytes| InodeHeader::decode(bytes).ok()) else {
-            return;
-        };
+        let Some(bytes) = usable(reply) else { return };
+        let Ok(header) = InodeHeader::decode(bytes) else { return };
         if header.name.is_empty() {
             return;
         }
@@ -167,10 +171,14 @@ impl VdiScan {
         if !self.with_usage {
             return;
         }
+        let index = bytes.get(INODE_HEADER_LEN..).unwrap_or_default();
         if hyper {
-            return self.ask_vid(vid, tree_of(vid, TREE_HEAD_LEN), VdiAnswer::TreeHead(vid), io);
+            return self.tree_head(vid, index, io);
         }
-        let pieces = (0..entries).step_by(PIECE_ENTRIES as usize);
+        // Only entries of blocks within the size count.
+        let front = &index[..index.len().min(4 * entries as usize)];
+        self.count(vid, BlockUsage::of_index(front, vid));
+        let pieces = (FRONT_ENTRIES..entries).step_by(PIECE_ENTRIES as usize);
         for first in pieces {
             let count = PIECE_ENTRIES.min(entries - first);
             self.ask_vid(
@@ -194,8 +202,9 @@ impl VdiScan {
         }
     }
 
-    fn tree_head(&mut self, vid: VdiId, reply: &Reply, io: &mut Context<Waiter>) {
-        if let Some(head) = usable(reply).and_then(|bytes| TreeHead::decode(bytes).ok()) {
+    /// The tree of a hyper volume begins where another's index does.
+    fn tree_head(&mut self, vid: VdiId, bytes: &[u8], io: &mut Context<Waiter>) {
+        if let Ok(head) = TreeHead::decode(bytes) {
             self.ask_vid(vid, tree_of(vid, head.used_len()), VdiAnswer::Tree(vid), io);
         }
     }
@@ -251,7 +260,6 @@ fn vid_of(answer: VdiAnswer) -> Option<VdiId> {
         VdiAnswer::InUse | VdiAnswer::Deleted => None,
         VdiAnswer::Header(vid)
         | VdiAnswer::Index(vid, _)
-        | VdiAnswer::TreeHead(vid)
         | VdiAnswer::Tree(vid)
         | VdiAnswer::LeafHead(vid, _)
         | VdiAnswer::Leaf(vid) => Some(vid),

@@ -6,6 +6,7 @@
 //! what can't be a file name is refused here.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
 use std::fmt;
 use thiserror::Error;
 
@@ -123,6 +124,13 @@ pub struct VdiRef {
 /// file name that stands for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct VolumeName(String);
+
+/// So that maps by name can be asked with the text alone, which is compared and hashed alike.
+impl Borrow<str> for VolumeName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 
 impl VolumeName {
     /// Takes what `echo` or `printf` wrote: white space around it is dropped.

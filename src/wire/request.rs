@@ -193,6 +193,12 @@ impl Request {
         Self::read_inode(vid, 0, INDEX_OFFSET)
     }
 
+    /// Reads an inode's header and, behind it, the first `count` index entries.
+    #[must_use]
+    pub fn read_inode_front(vid: VdiId, count: u32) -> Self {
+        Self::read_inode(vid, 0, index_offset(count.min(INDEX_ENTRIES)))
+    }
+
     /// Reads `count` index entries from block `first` on, cut at the index's end.
     #[must_use]
     pub fn read_index(vid: VdiId, first: u32, count: u32) -> Self {

@@ -23,6 +23,9 @@ use std::time::{Duration, SystemTime};
 /// this leaves room for white space around it.
 const LINE_LEN_MAX: usize = 4096;
 
+/// Volumes that one part of a listing shows at most; the kernel asks for parts of a few KiB.
+const LIST_MAX: usize = 256;
+
 /// What an inode number names.
 pub enum Target {
     Node(Node),
@@ -74,7 +77,10 @@ impl SheepFs {
 
     /// Lists a directory behind that cookie, as much as the reply holds.
     pub fn list(&self, ino: INodeNo, offset: u64, mut reply: ReplyDirectory) {
-        let volumes = self.shared.volumes().all();
+        let volumes = match ino.0 {
+            VOLUME_INO => self.shared.volumes().behind(offset, LIST_MAX),
+            _ => Vec::new(),
+        };
         let volumes = volumes.iter().map(|volume| (volume.ino, volume.name.as_str().to_owned()));
         let Some(entries) = tree::entries(ino.0, volumes, offset) else {
             return reply.error(Errno::ENOTDIR);

@@ -84,7 +84,7 @@ impl Control {
     fn nothing_is_left(&self) -> bool {
         !self.life.is_connected()
             && self.candidates.rounds_in_vain() > 0
-            && self.volumes.all().is_empty()
+            && self.volumes.count() == 0
             && !self.waits.any_volume()
     }
 }

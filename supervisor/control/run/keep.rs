@@ -233,7 +233,7 @@ impl Shell {
             let known = self.parts.shared.known();
             (known.sheep, known.worker)
         };
-        let (volumes, in_flight) = (self.parts.shared.volumes().all().len(), self.data.in_flight());
+        let (volumes, in_flight) = (self.parts.shared.volumes().count(), self.data.in_flight());
         format!(
             "sheep {sheep} ({}), {volumes} volumes, {in_flight} requests in flight",
             worker.word()
