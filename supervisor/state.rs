@@ -51,6 +51,8 @@ const HEAD_LEN: usize = 512;
 
 /// Words of one copy of [`Saved`]: 4 MiB.
 const COPY_LEN: usize = 1 << 19;
+/// Bytes by which it seldom grows at once.
+const SLACK_LEN: usize = 4096;
 /// Writes that a worker can have been told of: each has at least a page.
 const TOLD_COUNT: usize = (ARENA_LEN / PAGE_LEN) as usize;
 /// Open files.
@@ -164,11 +166,13 @@ impl State {
 
     /// Writes the snapshot, unless nothing has changed.
     pub fn save(&self, saved: &Saved) {
-        let bytes = match bincode::serde::encode_to_vec(saved, bincode::config::standard()) {
-            Ok(bytes) => bytes,
-            Err(error) => return tracing::error!("the state can't be written: {error}"),
-        };
         let mut copies = self.lock();
+        // It is about as long as the last time.
+        let mut bytes = Vec::with_capacity(copies.last.len() + SLACK_LEN);
+        let config = bincode::config::standard();
+        if let Err(error) = bincode::serde::encode_into_std_write(saved, &mut bytes, config) {
+            return tracing::error!("the state can't be written: {error}");
+        }
         if copies.last == bytes {
             return;
         }

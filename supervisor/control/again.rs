@@ -42,8 +42,9 @@ impl Control {
     /// Asks the worker for the volumes that it does not have.
     pub(super) fn resume(&mut self, now: Instant) {
         self.retry_at = None;
+        let under_way = self.waits.resumes();
         for volume in self.volumes.all() {
-            if self.absent.contains_key(&volume.id) && self.waits.resume_of(volume.id).is_none() {
+            if self.absent.contains_key(&volume.id) && !under_way.contains(&volume.id) {
                 let work = Work::Resume { id: volume.id, name: volume.name.clone() };
                 let tag = self.waits.add(work, Vec::new(), now);
                 self.ask(tag, now);

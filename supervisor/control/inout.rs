@@ -63,6 +63,32 @@ pub enum Input {
     Quiesced,
 }
 
+/// When a successor must know what follows from something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// Nothing that it must know follows.
+    Nothing,
+    /// When there is nothing else to do: until then it would find out by itself.
+    Later,
+    /// Before anything is done about it.
+    Now,
+}
+
+impl Input {
+    /// When a successor must know of it. That a volume came back it finds out by taking
+    /// it up itself; what has no effects, or others, is a new one.
+    pub fn weight(&self) -> Weight {
+        match self {
+            Self::Tick
+            | Self::Worker(_, FromWorker::Pong { .. } | FromWorker::HeaderSeen { .. }) => {
+                Weight::Nothing
+            }
+            Self::Worker(_, FromWorker::Attached { .. }) => Weight::Later,
+            _ => Weight::Now,
+        }
+    }
+}
+
 /// To whom a mount is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
@@ -154,6 +180,17 @@ pub enum Effect {
     End(Result<(), Failed>),
     /// Let the workers end by themselves, and leave the mount and all that waits.
     Leave(Leave),
+}
+
+impl Effect {
+    /// When a successor must know of what led to it.
+    pub fn weight(&self) -> Weight {
+        match self {
+            Self::Send(_, ToWorker::Ping { .. }) => Weight::Nothing,
+            Self::VolumeAbsent(_, false) => Weight::Later,
+            _ => Weight::Now,
+        }
+    }
 }
 
 /// What a program gets.

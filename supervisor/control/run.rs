@@ -8,6 +8,7 @@
 mod keep;
 mod leave;
 mod mounting;
+mod save;
 mod workers;
 
 use super::parked::Parked;
@@ -30,7 +31,7 @@ use keep::Keep;
 use sheepfs::ipc::{Tag, ToWorker};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -92,6 +93,8 @@ pub struct Shell {
     parked: HashMap<u64, (Parked, Noted)>,
     uniques: Arc<Uniques>,
     last_caller: u64,
+    /// Whether something is still to be saved, when there is nothing else to do.
+    is_unsaved: bool,
     outcome: Option<Result<(), Failed>>,
 }
 
@@ -119,6 +122,7 @@ impl Shell {
             parked: HashMap::new(),
             uniques: Arc::default(),
             last_caller: 0,
+            is_unsaved: false,
             outcome: None,
         }
     }
@@ -154,10 +158,9 @@ impl Shell {
         let own = [self.control.deadline(), self.data.deadline(), self.keep.deadline()];
         let own = own.into_iter().flatten().min();
         let until = own.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
-        match events.recv_timeout(until.min(self.poll_time())) {
-            Ok(event) => self.input(event),
-            // It can't be disconnected: the parts hold a sender.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Input::Tick,
+        match self.event(events, until.min(self.poll_time())) {
+            Some(event) => self.input(event),
+            None => Input::Tick,
         }
     }
 
@@ -227,15 +230,10 @@ impl Shell {
     fn apply(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let is_tick = matches!(input, Input::Tick);
+            let weight = input.weight();
             let effects = self.control.apply(input, Instant::now());
             self.note_answers(&effects);
-            // A successor must know of whatever follows. Of a worker's loss it knows by
-            // what it was told, until that is fenced; then it is saved.
-            let is_loss = |effect: &Effect| matches!(effect, Effect::DataLost { .. });
-            if !effects.iter().any(is_loss) && (!is_tick || !effects.is_empty()) {
-                self.save();
-            }
+            self.save_before(&effects, weight);
             for effect in effects {
                 inputs.extend(self.perform(effect));
             }

@@ -8,7 +8,7 @@ use super::attempt::Attempt;
 use crate::inflight::CONTROL_TAG;
 use sheepfs::ipc::{Query, Tag, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// The most that may wait at once.
@@ -232,6 +232,15 @@ impl Waits {
         self.by_tag
             .values_mut()
             .find(|wait| matches!(wait.work, Work::Resume { id, .. } if id == wanted))
+    }
+
+    /// Volumes that are being taken up again.
+    pub fn resumes(&self) -> BTreeSet<VolumeId> {
+        let resumed = |wait: &Wait| match wait.work {
+            Work::Resume { id, .. } => Some(id),
+            Work::Attach { .. } | Work::Detach { .. } | Work::Query { .. } => None,
+        };
+        self.by_tag.values().filter_map(resumed).collect()
     }
 
     /// Whether volumes are coming or going.
