@@ -186,9 +186,11 @@ impl Waits {
         tag
     }
 
-    /// Whether there is room for another.
+    /// Whether there is room for another. Volumes that a new worker takes up don't count:
+    /// there may be thousands, and nobody asked for them.
     pub fn has_room(&self) -> bool {
-        self.by_tag.len() < WAITS_MAX
+        let counts = |wait: &&Wait| !matches!(wait.work, Work::Resume { .. });
+        self.by_tag.values().filter(counts).count() < WAITS_MAX
     }
 
     /// Takes out the one that was answered.

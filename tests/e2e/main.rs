@@ -15,6 +15,7 @@
 //! | [`snapshots`] | VDIs that become snapshots or vanish under the mount |
 //! | [`faults`] | what a cluster in trouble answers (minisheep only) |
 //! | [`memory`] | what attached volumes cost |
+//! | [`scale`] | many VDIs and many volumes |
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::cast_possible_truncation, reason = "offsets in small volumes, on 64-bit machines")]
@@ -29,6 +30,8 @@ mod minisheep;
 mod mount;
 #[path = "../support/random.rs"]
 mod random;
+#[path = "../recovery/rounds.rs"]
+mod rounds;
 #[path = "../support/tools.rs"]
 mod tools;
 #[path = "../support/wire.rs"]
@@ -42,6 +45,7 @@ mod filesystems;
 mod images;
 mod memory;
 mod objects;
+mod scale;
 mod snapshots;
 mod tree;
 mod trouble;

@@ -20,6 +20,7 @@
 //! | [`failover`] | another sheep on request, and requests that are refused |
 //! | [`others`] | snapshots, sizes and deletions by somebody else, under load |
 //! | [`attach`] | crashes while volumes come and go |
+//! | [`crowd`] | many volumes |
 //! | [`many`] | many requests and no sheep |
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -50,6 +51,7 @@ mod tools;
 mod wire;
 
 mod attach;
+mod crowd;
 mod failover;
 mod gateway;
 mod instruments;

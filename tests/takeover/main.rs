@@ -22,6 +22,7 @@
 //! | [`fences`] | what was fenced still is |
 //! | [`resend`] | a kernel that delivers nothing again |
 //! | [`state`] | a state that can't be read |
+//! | [`crowd`] | many volumes |
 //! | [`cache`] | dirty pages of the kernel's |
 //! | [`control`] | control files that are in use at the death |
 //! | [`ends`] | the end of the mount, and what is left of one that nobody ended |
@@ -62,6 +63,7 @@ mod wire;
 mod apart;
 mod cache;
 mod control;
+mod crowd;
 mod descriptors;
 mod ends;
 mod fences;
