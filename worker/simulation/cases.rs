@@ -152,6 +152,28 @@ fn a_recycled_vid_is_noticed_by_a_volume_that_only_reads() {
     assert_eq!(run.outcome(3), Err(Failure::Replaced));
 }
 
+/// It is a snapshot from the beginning, so its header says nothing new.
+#[test]
+fn an_attached_snapshot_stays_that_snapshot() {
+    let mut run = quiet();
+    run.write(1, 0, 512, 1);
+    run.settle();
+    run.cluster.snapshot();
+    let snapshot = VolumeId(2);
+    run.attach(snapshot, "disk:1");
+    run.write(2, 0, 512, 2);
+    run.settle();
+    for tag in 3..6 {
+        let span = super::slot(tag, 512);
+        run.tell(ToWorker::Read { tag: Tag(tag), volume: snapshot, offset: 0, span });
+        for _ in 0..200 {
+            run.tick();
+            run.settle();
+        }
+        assert_eq!(run.bytes(tag, 512), vec![1; 512], "read {tag}");
+    }
+}
+
 /// A block that somebody discarded under the mount is a hole (protocol 2).
 #[test]
 fn a_discarded_block_reads_as_zeros_and_is_created_again() {

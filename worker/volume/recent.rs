@@ -162,7 +162,7 @@ impl Volume {
         }
         match InodeHeader::decode(bytes) {
             Ok(header) if !self.is_still_ours(&header) => self.fail(Failure::Replaced, io),
-            Ok(header) if header.is_snapshot() => self.drain(),
+            Ok(header) if header.is_snapshot() && !self.header.is_snapshot() => self.drain(),
             Ok(_) => {
                 self.recent.seen_unchanged(asked);
                 let age = io.now.duration_since(asked).as_millis();
