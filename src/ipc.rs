@@ -24,7 +24,7 @@ pub use arena::{Arena, RawSpan, Span};
 pub use channel::{Channel, ChannelError, SupervisorEnd, WorkerEnd};
 pub use failure::Failure;
 pub use message::{
-    Allocation, ClusterFacts, FromWorker, Gateways, LostReason, Query, QuietReason, Report, Tag,
-    ToWorker, VolumeFacts, VolumeId,
+    Allocation, CacheUsage, ClusterFacts, FromWorker, Gateways, LostReason, Query, QuietReason,
+    Report, Tag, ToWorker, VolumeFacts, VolumeId,
 };
 pub use slots::Slots;

@@ -76,9 +76,9 @@ pub struct Options {
     #[arg(long, value_name = "MODE", value_parser = parse_mode)]
     pub mode: Option<u16>,
 
-    /// Memory for the object cache
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
-    pub cache_size: u64,
+    /// Memory for the object cache [default: a sixteenth of all, at most 1G]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub cache_size: Option<u64>,
 
     /// While no sheep serves: hold requests for ever, or error-after=SECONDS
     #[arg(long, value_name = "POLICY", default_value = "hold", value_parser = parse_on_outage)]

@@ -6,6 +6,7 @@
 mod allocations;
 mod attr;
 mod background;
+mod cache_size;
 mod candidates;
 mod claims;
 mod cli;

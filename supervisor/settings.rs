@@ -11,6 +11,7 @@ use crate::state::{SavedControl, Slab};
 use crate::status::{self, Data};
 use crate::volumes::Volumes;
 use serde::{Deserialize, Serialize};
+use sheepfs::ipc::CacheUsage;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -126,6 +127,8 @@ pub struct Known {
     pub candidates: usize,
     /// What was tried, on what, what happened; on one line.
     pub last_error: Option<String>,
+    /// How the object cache of the worker in use fares, by what it says.
+    pub cache: CacheUsage,
 }
 
 impl Known {
@@ -142,6 +145,7 @@ impl Known {
             epoch: 0,
             candidates: 1,
             last_error: None,
+            cache: CacheUsage::default(),
         }
     }
 

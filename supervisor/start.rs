@@ -3,6 +3,7 @@
 
 use crate::attr::Look;
 use crate::background::{self, Outcome, Role};
+use crate::cache_size;
 use crate::candidates::{self, Candidates, Dice, ResolveError, oddity};
 use crate::cli::Options;
 use crate::control::run::{Parts, Shell};
@@ -147,7 +148,7 @@ fn wishes(options: &Options, candidates: Candidates) -> Wishes {
     Wishes {
         candidates,
         attach: options.attach.clone(),
-        cache_len: options.cache_size,
+        cache_len: options.cache_size.unwrap_or_else(cache_size::default),
         cache_on: options.object_cache,
         io_timeout: options.io_timeout,
         on_outage: kernel_limits::fitted(options.on_outage),

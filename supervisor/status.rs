@@ -42,6 +42,10 @@ pub fn text(known: &Known, data: &Data, volumes: &Volumes, now: Instant) -> Stri
     line("epoch", &known.epoch);
     line("candidates", &known.candidates);
     line("volumes", &volumes.count());
+    line("cache_hits", &known.cache.hits);
+    line("cache_misses", &known.cache.misses);
+    line("cache_hit_percent", &percent(known.cache.hits, known.cache.misses));
+    line("cache_bytes", &known.cache.bytes);
     line("last_error", &one_line(known.last_error.as_deref().unwrap_or("none")));
     text
 }
@@ -63,6 +67,11 @@ fn counted(counters: &Counters) -> [(&'static str, u64); 12] {
     ]
 }
 
+/// The worker's numbers may be any.
+fn percent(hits: u64, misses: u64) -> u128 {
+    u128::from(hits) * 100 / (u128::from(hits) + u128::from(misses)).max(1)
+}
+
 fn spare_word(state: SpareState) -> &'static str {
     match state {
         SpareState::None => "none",
@@ -81,6 +90,7 @@ mod tests {
     use super::*;
     use crate::settings::Swap;
     use crate::settings::WorkerState;
+    use sheepfs::ipc::CacheUsage;
     use std::time::Duration;
 
     #[test]
@@ -91,6 +101,7 @@ mod tests {
         known.spare = SpareState::Ready;
         known.epoch = 9;
         known.candidates = 2;
+        known.cache = CacheUsage { hits: 3, misses: 1, bytes: 8192 };
         known.last_error = Some("attach\rdisk: gone".to_owned());
         for (swap, times) in [
             (Swap::WorkerDied, 1),
@@ -113,6 +124,7 @@ mod tests {
                         released_gone 0\nreleased_not_member 0\nreleased_time 0\nqueued_bytes 0\n\
                         short_writes 0\npoisoned 0\nlongest_stall_ms 22\n\
                         in_flight 7\nepoch 9\ncandidates 2\nvolumes 0\n\
+                        cache_hits 3\ncache_misses 1\ncache_hit_percent 75\ncache_bytes 8192\n\
                         last_error attach?disk: gone\n";
         assert_eq!(text(&known, &data, &Volumes::default(), now), expected);
     }

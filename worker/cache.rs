@@ -1,163 +1,341 @@
-//! The object cache behind `-o`: clean blocks of attached volumes.
+//! The object cache behind `-o`: clean blocks of data objects.
 //!
-//! It holds what reads brought, in blocks of 4 KiB, by volume and block number,
-//! and never anything dirty. It stays true because the volume orders requests
-//! that overlap (hazard 7): a write removes its blocks before it is sent, no
-//! overlapping read is under way then, and none starts before the write is
-//! answered. What a snapshot or a copy on write does to the objects below
-//! changes no content, so it does not concern the cache. Eviction is left to
-//! the crate, which uses a scan-resistant algorithm (S3-FIFO).
+//! It holds what reads brought and what writes left, in blocks of 4 KiB, by the vid
+//! that owns the object, the object, and the block in it; never anything dirty. So
+//! volumes that were made from one snapshot share what they read of it. Which blocks
+//! stay when it is full is left to the crate, whose algorithm is scan-resistant (a
+//! Clock-PRO close to S3-FIFO).
+//!
+//! # Why it never answers with something old (hazard 7)
+//!
+//! - *Own writes.* A write forgets its blocks before it is sent. The volume's queue of
+//!   the object lets nothing that overlaps run meanwhile, so no read can bring back
+//!   what was before. Once the write was answered with success, with its index entry
+//!   where it created the object, the blocks that it covers whole are kept; those that
+//!   it covers in part stay forgotten, since another write may be in their rest.
+//!   A write that fails leaves its blocks forgotten.
+//! - *Other volumes' writes.* A working VDI's vid is claimed by its volume, and as long
+//!   as it is, no other volume reads or brings anything under it: neither one that shows
+//!   the snapshot which that vid has become unnoticed, nor one whose read began before.
+//!   Objects of other vids are those of snapshots, which never change.
+//! - *Copy on write.* The new object has another owner, and so other keys.
+//! - *A snapshot under the volume.* The volume moves to a new vid once the wire is
+//!   empty. What it has under the old one is a snapshot's from then on, and stays
+//!   true; the new vid starts with nothing.
+//! - *Discard by others, then a write.* The write creates the object anew, and a create
+//!   forgets the whole object.
+//! - *A VDI deleted, rolled back, or made again.* Its volume fails when it sees that,
+//!   at the latest by its regular look at the header, which hits don't put off; then its
+//!   blocks go. Until then it shows its own data of before.
+//! - *Vids used again.* Only clusters formatted so do that, and only when a whole family
+//!   of VDIs is gone. There nothing is shared: an owner's blocks are of one volume, and
+//!   a volume that claims a vid finds nothing under it.
+//! - *Death.* The cache dies with its worker. What orphans of earlier workers do
+//!   afterwards is done again by their replay, which is a write like any other.
+//!
+//! An owner's blocks go with the last volume that used them.
 
-use quick_cache::Weighter;
+mod owners;
+mod slab;
+
+use owners::Owners;
 use quick_cache::unsync::Cache as Blocks;
-use sheepfs::ipc::{Arena, Span, VolumeId};
+use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
+use sheepfs::ipc::{Arena, CacheUsage, Span, VolumeId};
+use sheepfs::wire::VdiId;
+use sheepfs::wire::request::Extent;
+use slab::{ENTRY_LEN, PAGE_LEN, Page, Slab};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// The unit of the cache: a page of the machines sheepfs runs on.
-pub const BLOCK_LEN: u64 = 4096;
-const BLOCK_BYTES: usize = 4096;
-/// What the crate needs for a block besides its bytes, roughly.
-const OVERHEAD_LEN: u64 = 64;
+/// Bytes of a block; as many as a page of the machines sheepfs runs on.
+const BLOCK_LEN: u32 = 4096;
+const _: () = assert!(BLOCK_LEN as usize == PAGE_LEN);
+/// What the crate needs for each place of its table besides key and value.
+const PLACE_LEN: usize = 21;
 
-type Key = (VolumeId, u64);
-type Block = Box<[u8]>;
+/// Names a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Key {
+    owner: u32,
+    object: u32,
+    block: u32,
+}
 
-#[derive(Clone, Debug)]
-struct Weight;
+/// Hears of the blocks that the crate drops by itself.
+#[derive(Clone, Debug, Default)]
+struct Evicted(Arc<Mutex<Vec<(Key, Page)>>>);
 
-impl Weighter<Key, Block> for Weight {
-    fn weight(&self, _key: &Key, block: &Block) -> u64 {
-        block.len() as u64 + OVERHEAD_LEN
+impl Evicted {
+    fn pop(&self) -> Option<(Key, Page)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
+}
+
+impl Lifecycle<Key, Page> for Evicted {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), key: Key, page: Page) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((key, page));
+    }
+}
+
+type Table = Blocks<Key, Page, UnitWeighter, DefaultHashBuilder, Evicted>;
+
+/// A piece of a data object.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// Who owns the object.
+    pub owner: VdiId,
+    /// Its number in the volume.
+    pub object: u32,
+    /// Where in it.
+    pub extent: Extent,
+}
+
+/// The memory, while the cache is on.
+struct Store {
+    table: Table,
+    evicted: Evicted,
+    slab: Slab,
+    /// Blocks at most.
+    limit: usize,
 }
 
 /// The cache; with no room it holds nothing and costs nothing.
 pub struct Cache {
-    blocks: Option<Blocks<Key, Block, Weight>>,
+    store: Option<Store>,
+    owners: Owners,
+    hits: u64,
+    misses: u64,
 }
 
 impl Cache {
-    /// A cache of that many bytes; 0 is off.
-    pub fn new(bytes: u64) -> Self {
-        let items = usize::try_from(bytes / BLOCK_LEN).unwrap_or(usize::MAX);
-        let blocks = (bytes > 0).then(|| Blocks::with_weighter(items, bytes, Weight));
-        Self { blocks }
+    /// A cache of that many bytes, all told; 0 is off. `shared` says that volumes may
+    /// share blocks, since the cluster never uses a vid twice.
+    pub fn new(bytes: u64, shared: bool) -> Self {
+        let store = Store::new(blocks_in(bytes));
+        Self { store, owners: Owners::new(shared), hits: 0, misses: 0 }
+    }
+
+    /// Gives it another size. What has room stays.
+    pub fn resize(&mut self, bytes: u64) {
+        let limit = blocks_in(bytes);
+        let before = self.store.take().filter(|_| limit > 0);
+        self.store = match before {
+            Some(store) => Some(store.resized(limit, &mut self.owners)),
+            None => Store::new(limit),
+        };
+        if self.store.is_none() {
+            self.owners.forget_pages();
+        }
+    }
+
+    /// How it fares.
+    pub fn usage(&self) -> CacheUsage {
+        let used = self.store.as_ref().map_or(0, |store| store.slab.used());
+        CacheUsage { hits: self.hits, misses: self.misses, bytes: (used * PAGE_LEN) as u64 }
+    }
+
+    /// A working VDI is a volume's: nobody else may use what is under its vid, and
+    /// nothing that is there from before counts.
+    pub fn claim(&mut self, volume: VolumeId, vid: VdiId) {
+        self.drop_owner(vid);
+        self.owners.claim(volume, vid.get());
+    }
+
+    /// A volume's vid became a snapshot, which never changes.
+    pub fn release_claim(&mut self, volume: VolumeId, vid: VdiId) {
+        self.owners.release_claim(volume, vid.get());
+    }
+
+    /// Whether what a volume reads of an owner's objects from now on may be kept.
+    pub fn may_learn(&self, volume: VolumeId, owner: VdiId) -> bool {
+        self.store.is_some() && self.owners.may_use(volume, owner.get())
     }
 
     /// Fills `span` when all of its bytes are known. `false`: it is untouched.
-    pub fn read(&mut self, volume: VolumeId, offset: u64, span: Span, arena: &Arena) -> bool {
-        let Some(blocks) = &mut self.blocks else { return false };
-        let numbers = touched(offset, span.len());
-        if span.is_empty() || numbers.clone().any(|n| blocks.peek(&(volume, n)).is_none()) {
-            return false;
+    pub fn read(&mut self, volume: VolumeId, piece: &Piece, span: Span, arena: &Arena) -> bool {
+        let Some(store) = &self.store else { return false };
+        let owner = piece.owner.get();
+        let found = self.owners.may_use(volume, owner) && store.read(piece, span, arena);
+        if found {
+            self.owners.note_user(volume, owner);
+            self.hits += 1;
         }
-        for number in numbers {
-            if let Some(block) = blocks.get(&(volume, number)) {
-                copy_out(block, number, offset, span, arena);
-            }
-        }
-        true
+        found
     }
 
-    /// Takes the whole blocks of what a read brought.
-    pub fn learn(&mut self, volume: VolumeId, offset: u64, span: Span, arena: &Arena) {
-        let Some(blocks) = &mut self.blocks else { return };
-        let bytes = arena.bytes(span);
-        let lead =
-            usize::try_from(offset.next_multiple_of(BLOCK_LEN) - offset).unwrap_or(usize::MAX);
-        let first = offset.div_ceil(BLOCK_LEN);
-        let whole = bytes.get(lead..).unwrap_or(&[]).chunks_exact(BLOCK_BYTES);
-        for (number, block) in (first..).zip(whole) {
-            blocks.insert((volume, number), block.into());
+    /// A read had to go to the cluster.
+    pub fn note_miss(&mut self) {
+        self.misses += u64::from(self.store.is_some());
+    }
+
+    /// Takes the whole blocks of what a read brought or a write left.
+    pub fn learn(&mut self, volume: VolumeId, piece: &Piece, span: Span, arena: &Arena) {
+        let Some(store) = &mut self.store else { return };
+        if !self.owners.may_use(volume, piece.owner.get()) {
+            return;
+        }
+        self.owners.note_user(volume, piece.owner.get());
+        let (start, len) = (piece.extent.offset(), piece.extent.len().min(span.len()));
+        let first = start.next_multiple_of(BLOCK_LEN);
+        let whole = arena.bytes(span).get((first - start) as usize..len as usize);
+        for (block, bytes) in (first / BLOCK_LEN..).zip(whole.unwrap_or(&[]).chunks_exact(PAGE_LEN))
+        {
+            let key = Key { owner: piece.owner.get(), object: piece.object, block };
+            store.put(key, bytes, &mut self.owners);
         }
     }
 
     /// Forgets what a write is about to change.
-    pub fn forget(&mut self, volume: VolumeId, offset: u64, len: u32) {
-        let Some(blocks) = &mut self.blocks else { return };
-        for number in touched(offset, len) {
-            blocks.remove(&(volume, number));
+    pub fn forget(&mut self, piece: &Piece) {
+        let Some(store) = &mut self.store else { return };
+        for key in keys(piece) {
+            store.remove(key, &mut self.owners);
         }
     }
 
-    /// Forgets a volume.
+    /// Forgets an object of `1 << shift` bytes, which is about to be created: there may
+    /// have been one before it.
+    pub fn forget_object(&mut self, owner: VdiId, object: u32, shift: u8) {
+        let Some(store) = &mut self.store else { return };
+        if self.owners.first_page(owner.get()).is_none() {
+            return;
+        }
+        for block in 0..(1u32 << shift).div_ceil(BLOCK_LEN) {
+            store.remove(Key { owner: owner.get(), object, block }, &mut self.owners);
+        }
+    }
+
+    /// A volume is gone: forgets what no other has used.
     pub fn drop_volume(&mut self, volume: VolumeId) {
-        if let Some(blocks) = &mut self.blocks {
-            blocks.retain(|(owner, _), _| *owner != volume);
+        for owner in self.owners.remove_volume(volume) {
+            self.drop_pages(owner);
+            self.owners.forget_unused(owner);
+        }
+    }
+
+    fn drop_owner(&mut self, vid: VdiId) {
+        self.drop_pages(vid.get());
+        self.owners.forget_users(vid.get());
+    }
+
+    fn drop_pages(&mut self, owner: u32) {
+        let Some(store) = &mut self.store else { return };
+        while let Some(page) = self.owners.first_page(owner)
+            && let Some(key) = store.slab.key(page)
+            && store.remove(key, &mut self.owners)
+        {}
+    }
+}
+
+impl Store {
+    fn new(limit: usize) -> Option<Self> {
+        let evicted = Evicted::default();
+        let table = (limit > 0).then(|| table_of(limit, &evicted))?;
+        Some(Self { table, evicted, slab: Slab::default(), limit })
+    }
+
+    /// The crate's table is made anew, so that it has the size that was counted.
+    fn resized(mut self, limit: usize, owners: &mut Owners) -> Self {
+        self.table.set_capacity(limit as u64);
+        self.take_evicted(owners);
+        let mut table = table_of(limit, &self.evicted);
+        self.table.drain().for_each(|(key, page)| table.insert(key, page));
+        (self.table, self.limit) = (table, limit);
+        self.take_evicted(owners);
+        let table = &mut self.table;
+        self.slab.compact(|key, page, first| {
+            if let Some(mut value) = table.peek_mut(&key) {
+                *value = page;
+            }
+            if first {
+                owners.set_first_page(key.owner, Some(page));
+            }
+        });
+        self
+    }
+
+    fn read(&self, piece: &Piece, span: Span, arena: &Arena) -> bool {
+        let mut keys = keys(piece);
+        // Most reads are of one block, which is looked up once.
+        let (Some(first), second) = (keys.next(), keys.next()) else { return false };
+        if second.is_none() {
+            let page = self.table.get(&first);
+            page.inspect(|page| self.copy_out(&first, **page, piece, span, arena)).is_some()
+        } else if self::keys(piece).all(|key| self.table.peek(&key).is_some()) {
+            for key in self::keys(piece) {
+                if let Some(page) = self.table.get(&key) {
+                    self.copy_out(&key, *page, piece, span, arena);
+                }
+            }
+            true
+        } else {
+            false
+        }
+    }
+
+    fn copy_out(&self, key: &Key, page: Page, piece: &Piece, span: Span, arena: &Arena) {
+        let (block, start) = (key.block * BLOCK_LEN, piece.extent.offset());
+        let bytes = self.slab.bytes(page);
+        let tail = bytes.get(start.saturating_sub(block) as usize..).unwrap_or(&[]);
+        arena.fill(span.part(block.saturating_sub(start), BLOCK_LEN), tail);
+    }
+
+    fn put(&mut self, key: Key, bytes: &[u8], owners: &mut Owners) {
+        if let Some(page) = self.table.peek(&key) {
+            return self.slab.bytes_mut(*page).copy_from_slice(bytes);
+        }
+        let head = owners.first_page(key.owner);
+        // One more than the table holds, since it drops blocks only as others come.
+        let Some(page) = self.slab.take(key, head, self.limit + 1) else { return };
+        owners.set_first_page(key.owner, Some(page));
+        self.slab.bytes_mut(page).copy_from_slice(bytes);
+        self.table.insert(key, page);
+        self.take_evicted(owners);
+    }
+
+    /// `true`: it was there.
+    fn remove(&mut self, key: Key, owners: &mut Owners) -> bool {
+        let removed = self.table.remove(&key);
+        removed.inspect(|(key, page)| self.give_back(*key, *page, owners)).is_some()
+    }
+
+    fn take_evicted(&mut self, owners: &mut Owners) {
+        while let Some((key, page)) = self.evicted.pop() {
+            self.give_back(key, page, owners);
+        }
+    }
+
+    fn give_back(&mut self, key: Key, page: Page, owners: &mut Owners) {
+        if let Some(head) = self.slab.give_back(page) {
+            owners.set_first_page(key.owner, head);
         }
     }
 }
 
-/// The numbers of all blocks that a range touches.
-fn touched(offset: u64, len: u32) -> std::ops::Range<u64> {
-    offset / BLOCK_LEN..(offset + u64::from(len)).div_ceil(BLOCK_LEN)
+fn table_of(limit: usize, evicted: &Evicted) -> Table {
+    let hasher = DefaultHashBuilder::default();
+    Blocks::with(limit, limit as u64, UnitWeighter, hasher, evicted.clone())
 }
 
-/// Copies the part of a block that the range covers.
-fn copy_out(block: &[u8], number: u64, offset: u64, span: Span, arena: &Arena) {
-    let start = number * BLOCK_LEN;
-    let skip = offset.saturating_sub(start);
-    let into = u32::try_from(start.saturating_sub(offset)).unwrap_or(u32::MAX);
-    let tail = &block[usize::try_from(skip).unwrap_or(block.len()).min(block.len())..];
-    arena.fill(span.part(into, u32::MAX), tail);
+/// The blocks that a piece touches.
+fn keys(piece: &Piece) -> impl Iterator<Item = Key> + use<> {
+    let (owner, object) = (piece.owner.get(), piece.object);
+    let (start, len) = (piece.extent.offset(), piece.extent.len());
+    // An extent lies in an object, and objects are of at most 2 GiB.
+    let blocks = start / BLOCK_LEN..(start + len).div_ceil(BLOCK_LEN);
+    blocks.map(move |block| Key { owner, object, block })
+}
+
+/// How many blocks fit in so much memory, with what is kept of each. The crate's table
+/// has half as many places again as blocks, rounded up to a power of two.
+fn blocks_in(bytes: u64) -> usize {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let places = (bytes / PAGE_LEN * 3 / 2).next_power_of_two();
+    let table = places * (size_of::<Key>() + size_of::<Page>() + PLACE_LEN);
+    bytes.saturating_sub(table) / (PAGE_LEN + ENTRY_LEN)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use sheepfs::ipc::RawSpan;
-
-    fn arena_with(bytes: &[u8]) -> (Arena, Span) {
-        let arena = Arena::create(1 << 16).unwrap();
-        let len = u32::try_from(bytes.len()).unwrap();
-        let span = arena.check(RawSpan { offset: 0, len }).unwrap();
-        arena.fill(span, bytes);
-        (arena, span)
-    }
-
-    #[test]
-    fn whole_blocks_are_learnt_and_read_at_any_offset() {
-        let bytes: Vec<u8> = (0..10_000u32).map(|n| (n % 251) as u8).collect();
-        let (arena, span) = arena_with(&bytes);
-        let (mut cache, volume) = (Cache::new(1 << 20), VolumeId(1));
-        cache.learn(volume, 1000, span, &arena);
-        let target = arena.check(RawSpan { offset: 20_000, len: 300 }).unwrap();
-        assert!(cache.read(volume, 4100, target, &arena));
-        assert_eq!(arena.bytes(target), &bytes[3100..3400]);
-        assert!(!cache.read(volume, 1000, target, &arena), "half a block was learnt");
-        assert!(!cache.read(VolumeId(2), 4100, target, &arena));
-    }
-
-    #[test]
-    fn a_range_over_two_blocks_is_put_together() {
-        let bytes: Vec<u8> = (0..8192u32).map(|n| (n % 241) as u8).collect();
-        let (arena, span) = arena_with(&bytes);
-        let (mut cache, volume) = (Cache::new(1 << 20), VolumeId(1));
-        cache.learn(volume, 0, span, &arena);
-        let target = arena.check(RawSpan { offset: 20_000, len: 600 }).unwrap();
-        assert!(cache.read(volume, 3900, target, &arena));
-        assert_eq!(arena.bytes(target), &bytes[3900..4500]);
-    }
-
-    #[test]
-    fn what_is_written_or_detached_is_forgotten() {
-        let (arena, span) = arena_with(&[7; 8192]);
-        let (mut cache, volume) = (Cache::new(1 << 20), VolumeId(1));
-        cache.learn(volume, 0, span, &arena);
-        cache.forget(volume, 4095, 1);
-        assert!(!cache.read(volume, 0, span.part(0, 1), &arena));
-        assert!(cache.read(volume, 4096, span.part(0, 1), &arena));
-        cache.drop_volume(volume);
-        assert!(!cache.read(volume, 4096, span.part(0, 1), &arena));
-    }
-
-    #[test]
-    fn it_stays_within_its_size() {
-        let (arena, span) = arena_with(&[7; 1 << 16]);
-        let mut cache = Cache::new(1 << 20);
-        for n in 0..64 {
-            cache.learn(VolumeId(1), n << 16, span, &arena);
-        }
-        let blocks = cache.blocks.as_ref().unwrap();
-        assert!(blocks.weight() <= 1 << 20 && blocks.len() > 100, "{}", blocks.weight());
-    }
-}
+mod tests;

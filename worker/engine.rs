@@ -12,11 +12,14 @@ use crate::volume::objects::Kind;
 use crate::volume::recent::Allocation;
 use crate::volume::{Volume, Wait};
 use sheepfs::ipc::{
-    self, Arena, Failure, FromWorker, LostReason, RawSpan, Tag, ToWorker, VolumeId,
+    self, Arena, CacheUsage, Failure, FromWorker, LostReason, RawSpan, Tag, ToWorker, VolumeId,
 };
 use sheepfs::wire::VdiId;
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How often the supervisor may hear of the cache.
+const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Who waits for a reply.
 #[derive(Clone, Debug)]
@@ -43,6 +46,8 @@ pub struct Engine {
     waiters: HashMap<u32, Waiter>,
     cache: Cache,
     flush_refused: bool,
+    /// What the supervisor knows of the cache, and when it may hear more.
+    told: (CacheUsage, Option<Instant>),
 }
 
 /// What one step acts through.
@@ -59,7 +64,9 @@ pub struct Surroundings<'a> {
 
 impl Engine {
     /// A worker without volumes.
-    pub fn new(cache_bytes: u64) -> Self {
+    ///
+    /// `shared` says that volumes may share what is cached, as vids are never used twice.
+    pub fn new(cache_bytes: u64, shared: bool) -> Self {
         Self {
             volumes: BTreeMap::new(),
             deadlines: Deadlines::default(),
@@ -68,8 +75,9 @@ impl Engine {
             remembered: HashMap::new(),
             queries: HashMap::new(),
             waiters: HashMap::new(),
-            cache: Cache::new(cache_bytes),
+            cache: Cache::new(cache_bytes, shared),
             flush_refused: false,
+            told: (CacheUsage::default(), None),
         }
     }
 
@@ -113,7 +121,7 @@ impl Engine {
                 self.with_volume(tag, volume, around, |volume, io| volume.detach(tag, io));
                 self.forget_gone(volume);
             }
-            ToWorker::SetCache { cache_bytes } => self.cache = Cache::new(cache_bytes),
+            ToWorker::SetCache { cache_bytes } => self.cache.resize(cache_bytes),
         }
     }
 
@@ -290,6 +298,7 @@ impl Engine {
             }
         }
         self.settle_deadlines();
+        self.tell_usage(around);
     }
 
     fn settle_deadlines(&mut self) {
@@ -297,11 +306,25 @@ impl Engine {
         self.deadlines.settle(|id| volumes.get(&id).and_then(Volume::next_deadline));
     }
 
+    /// Lets the supervisor know how the cache fares, now and then.
+    fn tell_usage(&mut self, around: &mut Surroundings) {
+        let (usage, (told, next)) = (self.cache.usage(), self.told);
+        if usage != told && next.is_none_or(|at| at <= around.now) {
+            self.told = (usage, Some(around.now + USAGE_INTERVAL));
+            around.out.push(FromWorker::CacheUse { usage });
+        }
+    }
+
+    fn usage_deadline(&self) -> Option<Instant> {
+        self.told.1.filter(|_| self.told.0 != self.cache.usage())
+    }
+
     /// When [`Self::tick`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let wish = |id: VolumeId| self.volumes.get(&id).and_then(Volume::next_deadline);
         let volumes = self.deadlines.next(wish).into_iter();
         let attaches = self.attaches.values().filter_map(Attach::next_deadline);
-        volumes.chain(attaches).chain(self.resumes.values().filter_map(Resume::next_deadline)).min()
+        let resumes = self.resumes.values().filter_map(Resume::next_deadline);
+        volumes.chain(attaches).chain(resumes).chain(self.usage_deadline()).min()
     }
 }

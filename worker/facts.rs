@@ -7,7 +7,7 @@
 
 use crate::frame::Reply;
 use sheepfs::ipc::{ClusterFacts, LostReason};
-use sheepfs::wire::cluster::{ClusterInfo, ClusterStatus, EpochRecord};
+use sheepfs::wire::cluster::{ClusterFlags, ClusterInfo, ClusterStatus, EpochRecord};
 use sheepfs::wire::{Opcode, Request, Status};
 
 /// What follows from an answer.
@@ -43,7 +43,7 @@ fn stat(reply: &Reply) -> Heard {
     let running = match reply.status {
         Status::Success => true,
         Status::WaitForFormat => {
-            return Heard::Facts(ClusterFacts { ctime: 0, epoch, running: false });
+            return Heard::Facts(facts(0, epoch, false, ClusterFlags(0)));
         }
         Status::WaitForJoin => false,
         Status::Shutdown | Status::Killed | Status::SystemError => {
@@ -53,7 +53,7 @@ fn stat(reply: &Reply) -> Heard {
     };
     match EpochRecord::decode_all(&reply.bytes, 0) {
         Ok(records) => match records.first() {
-            Some(record) => Heard::Facts(ClusterFacts { ctime: record.ctime, epoch, running }),
+            Some(record) => Heard::Facts(facts(record.ctime, epoch, running, record.flags)),
             None => Heard::Ask(Request::cluster_info()),
         },
         Err(_) => Heard::Lost(LostReason::NotASheep),
@@ -63,17 +63,20 @@ fn stat(reply: &Reply) -> Heard {
 fn info(reply: &Reply) -> Heard {
     match ClusterInfo::decode(&reply.bytes) {
         Ok(info) => match info.status {
-            ClusterStatus::Ok | ClusterStatus::Waiting => Heard::Facts(ClusterFacts {
-                ctime: info.ctime,
-                epoch: info.epoch,
-                running: info.status == ClusterStatus::Ok,
-            }),
+            ClusterStatus::Ok | ClusterStatus::Waiting => {
+                let running = info.status == ClusterStatus::Ok;
+                Heard::Facts(facts(info.ctime, info.epoch, running, info.flags))
+            }
             ClusterStatus::Shutdown | ClusterStatus::Killed => {
                 Heard::Lost(LostReason::ShuttingDown)
             }
         },
         Err(_) => Heard::Lost(LostReason::NotASheep),
     }
+}
+
+fn facts(ctime: u64, epoch: u32, running: bool, flags: ClusterFlags) -> ClusterFacts {
+    ClusterFacts { ctime, epoch, running, recycles_vids: flags.contains(ClusterFlags::RECYCLE_VID) }
 }
 
 #[cfg(test)]
@@ -94,18 +97,18 @@ mod tests {
 
     #[test]
     fn forty_eight_bytes_say_all() {
-        let facts = |status| hear(&reply(Opcode::StatCluster, status, record(7)));
-        let known = ClusterFacts { ctime: 7, epoch: 9, running: true };
-        assert_eq!(facts(Status::Success), Heard::Facts(known));
+        let heard = |status| hear(&reply(Opcode::StatCluster, status, record(7)));
+        let known = facts(7, 9, true, ClusterFlags(0));
+        assert_eq!(heard(Status::Success), Heard::Facts(known));
         let waits = ClusterFacts { running: false, ..known };
-        assert_eq!(facts(Status::WaitForJoin), Heard::Facts(waits));
-        assert_eq!(facts(Status::Shutdown), Heard::Lost(LostReason::ShuttingDown));
+        assert_eq!(heard(Status::WaitForJoin), Heard::Facts(waits));
+        assert_eq!(heard(Status::Shutdown), Heard::Lost(LostReason::ShuttingDown));
     }
 
     #[test]
     fn a_cluster_that_was_never_formatted_has_no_time() {
         let heard = hear(&reply(Opcode::StatCluster, Status::WaitForFormat, Vec::new()));
-        assert_eq!(heard, Heard::Facts(ClusterFacts { ctime: 0, epoch: 9, running: false }));
+        assert_eq!(heard, Heard::Facts(facts(0, 9, false, ClusterFlags(0))));
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Session {
         now: Instant,
     ) -> Self {
         let errands = Errands::new(plan, &cluster, now);
-        let engine = Engine::new(cache_bytes);
+        let engine = Engine::new(cache_bytes, !cluster.recycles_vids);
         Self { link, sheep, engine, errands, opening: Some(cluster), unnoted: 0 }
     }
 

@@ -2,6 +2,7 @@
 //! order, makes snapshots at any moment, asks for patience, and checks the rules
 //! that the real one leaves to its clients (protocol 8.5, 8.7).
 
+mod cached;
 mod cases;
 mod cluster;
 mod deaths;
@@ -81,7 +82,7 @@ impl Run {
 
     fn of_shape(shape: Shape, seed: u64, cache_bytes: u64) -> Self {
         let mut run = Self {
-            engine: Engine::new(cache_bytes),
+            engine: Engine::new(cache_bytes, true),
             cluster: Cluster::new(shape),
             arena: Arena::create(1 << 20).unwrap(),
             out: Vec::new(),
@@ -239,6 +240,7 @@ fn is_answer(message: &FromWorker) -> bool {
             | FromWorker::Allocated { .. }
             | FromWorker::HeaderSeen { .. }
             | FromWorker::LockSent { .. }
+            | FromWorker::CacheUse { .. }
     )
 }
 

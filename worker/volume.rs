@@ -16,6 +16,7 @@
 //! means that somebody made a snapshot: the volume drains what is on the wire,
 //! finds its new vid and goes on ([`reload`]); nobody above notices.
 
+mod cached;
 pub mod flush;
 pub mod index;
 pub mod objects;
@@ -190,6 +191,7 @@ impl Volume {
 
     /// The supervisor was told of it: what does not wait for requests begins.
     pub fn begin(&mut self, io: &mut Io) {
+        self.claim(io);
         self.settle(io);
     }
 
@@ -216,13 +218,10 @@ impl Volume {
         if let Some(failure) = self.refusal(kind) {
             return io.done(tag, Err(failure));
         }
-        if kind == Kind::Read
-            && !self.overlaps_write(offset, span.len())
-            && io.cache.read(self.id, offset, span, io.arena)
-        {
+        self.recent.note_use();
+        if kind == Kind::Read && self.read_cached(offset, span, io) {
             return io.done(tag, Ok(()));
         }
-        self.recent.note_use();
         let objects = self.split(tag, kind, offset, span);
         let write = (kind == Kind::Write).then(|| self.barriers.begin_write());
         self.ops.insert(tag, Op { parts_left: objects.len(), failure: None, write });
@@ -262,24 +261,13 @@ impl Volume {
             self.next_part += 1;
             let span = span.part(done, len);
             let state = State::Waiting;
-            let part = Part { id, tag, kind, extent, span, state, doubt: Doubt::None };
+            let doubt = Doubt::None;
+            let part = Part { id, tag, kind, extent, span, state, doubt, learns: None };
             self.objects.entry(object).or_default().push(part);
             parts.push((object, id));
             done += len;
         }
         parts
-    }
-
-    /// Whether a range is being written, so that the cache must not answer. The
-    /// write has removed its blocks by then, unless it still waits its turn.
-    fn overlaps_write(&self, offset: u64, len: u32) -> bool {
-        let shift = self.header.block_size_shift;
-        let last = (offset + u64::from(len)).saturating_sub(1) >> shift;
-        let first = offset >> shift;
-        let (Ok(first), Ok(last)) = (u32::try_from(first), u32::try_from(last)) else {
-            return true;
-        };
-        self.objects.range(first..=last).any(|(_, queue)| queue.has_writes())
     }
 
     fn send(&mut self, request: Request, span: Option<Span>, wait: Wait, io: &mut Io) {
@@ -417,8 +405,8 @@ impl Volume {
     }
 
     fn release(&mut self, tag: Tag, io: &mut Io) {
-        io.cache.drop_volume(self.id);
         self.phase = Phase::Failed(Failure::NotAttached);
+        io.cache.drop_volume(self.id);
         match self.locked.take() {
             Some(vid) => self.send(Request::release_vdi(vid), None, Wait::Release(tag), io),
             None => io.done(tag, Ok(())),

@@ -294,6 +294,22 @@ pub enum FromWorker {
         /// At most [`REPORT_CHUNK_LEN`] bytes.
         bytes: Vec<u8>,
     },
+    /// How the object cache fares, at most once a second and only when that has changed.
+    CacheUse {
+        /// Since this worker began.
+        usage: CacheUsage,
+    },
+}
+
+/// How the object cache fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheUsage {
+    /// Reads that it answered.
+    pub hits: u64,
+    /// Reads that went to the cluster while it was on.
+    pub misses: u64,
+    /// Bytes of blocks in it.
+    pub bytes: u64,
 }
 
 /// A few gateways: those through which a lock was asked for, the newest four.
@@ -342,6 +358,8 @@ pub struct ClusterFacts {
     pub epoch: u32,
     /// Whether it serves: formatted, and not waiting for nodes.
     pub running: bool,
+    /// Whether it gives vids of deleted VDIs to new ones (`dog cluster format -R`).
+    pub recycles_vids: bool,
 }
 
 /// How it is known that nothing of ours runs on a gateway.

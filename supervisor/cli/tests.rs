@@ -21,7 +21,7 @@ fn a_mount_point_is_enough() {
     let options = read("sheepfs /mnt").unwrap();
     assert_eq!(options.address.host, "127.0.0.1");
     assert_eq!((options.sheep_port(), options.mode), (7000, None));
-    assert_eq!((options.object_cache, options.cache_size), (false, 256 << 20));
+    assert_eq!((options.object_cache, options.cache_size), (false, None));
     assert!(!options.in_foreground() && !options.page_cache && !options.allow_other);
     assert_eq!((options.uid, options.gid, options.local), (None, None, None));
 }
@@ -53,7 +53,7 @@ fn what_we_add_is_read() {
     let attached: Vec<_> = options.attach.iter().map(VolumeName::as_str).collect();
     assert_eq!(attached, ["c", "c:snap"]);
     assert_eq!((options.uid, options.gid, options.mode), (Some(5), Some(6), Some(0o640)));
-    assert_eq!((options.object_cache, options.cache_size), (true, 64 << 20));
+    assert_eq!((options.object_cache, options.cache_size), (true, Some(64 << 20)));
 }
 
 #[test]

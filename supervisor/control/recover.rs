@@ -11,7 +11,7 @@ use super::life::{Life, Then};
 use super::poison::{Death, Exit};
 use super::{Caller, Control, Effect, Refusal};
 use crate::exit::Failed;
-use sheepfs::ipc::{ClusterFacts, LostReason, QuietReason};
+use sheepfs::ipc::{CacheUsage, ClusterFacts, LostReason, QuietReason};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -346,6 +346,10 @@ impl Control {
         known.spare = self.spare.shown();
         known.sheep = self.candidates.current();
         known.candidates = self.candidates.count();
-        known.generation = self.life.worker().unwrap_or(known.generation);
+        let generation = self.life.worker().unwrap_or(known.generation);
+        if generation != known.generation {
+            // The next worker begins with an empty cache, and counts afresh.
+            (known.generation, known.cache) = (generation, CacheUsage::default());
+        }
     }
 }

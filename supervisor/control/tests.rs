@@ -47,7 +47,7 @@ fn sheep(port: u16) -> std::net::SocketAddr {
 }
 
 fn cluster(ctime: u64) -> ClusterFacts {
-    ClusterFacts { ctime, epoch: 3, running: true }
+    ClusterFacts { ctime, epoch: 3, running: true, recycles_vids: false }
 }
 
 fn name(text: &str) -> VolumeName {

@@ -91,6 +91,7 @@ impl Control {
                 self.repairing.insert(volume, block);
                 self.send(ToWorker::Noted);
             }
+            FromWorker::CacheUse { usage } => self.shared.known().cache = usage,
             message @ (FromWorker::Hello { .. }
             | FromWorker::Checked { .. }
             | FromWorker::Connected { .. }

@@ -3,6 +3,7 @@
 use crate::MIB;
 use crate::cluster::Cluster;
 use crate::mount::Mount;
+use crate::tools::wait_for;
 use nix::unistd::Pid;
 use sheepfs::wire::inode::INODE_HEADER_LEN;
 use std::fs;
@@ -69,8 +70,14 @@ fn the_object_cache_saves_reads_while_it_is_on() {
     mount.write("config/object_cache", b"1").unwrap();
     assert_eq!(reads_of_one_block(&cluster, &mount, &disk), 1);
     assert_eq!(reads_of_one_block(&cluster, &mount, &disk), 0);
+    // The worker says so within a second, when it is asked nothing more too.
+    wait_for("three hits", || mount.count("cache_hits") == 3);
+    assert_eq!(mount.count("cache_misses"), 1);
+    assert_eq!(mount.count("cache_hit_percent"), 75);
+    assert_eq!(mount.count("cache_bytes"), 4096);
     mount.write("config/object_cache", b"0").unwrap();
     assert_eq!(reads_of_one_block(&cluster, &mount, &disk), 2);
+    wait_for("an empty cache", || mount.count("cache_bytes") == 0);
 }
 
 #[test]

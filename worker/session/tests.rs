@@ -24,7 +24,7 @@ impl Game {
         let now = Instant::now();
         let connections = Sheep::connect(sheep.address, CONNECTIONS, 1, now).unwrap();
         let plan = Plan { sheep: sheep.address, io_timeout, generation: 1, watch, left: None };
-        let cluster = ClusterFacts { ctime: CTIME, epoch: 1, running: true };
+        let cluster = ClusterFacts { ctime: CTIME, epoch: 1, running: true, recycles_vids: false };
         let session = Session::new(link, connections, &plan, cluster, 0, now);
         Self { session, supervisor, heard: Vec::new() }
     }

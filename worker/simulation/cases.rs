@@ -344,7 +344,7 @@ fn a_repair_that_a_death_cut_short_is_completed() {
     }
     run.cluster.sent.clear();
     sup.listen(&run);
-    run.engine = crate::engine::Engine::new(0);
+    run.engine = crate::engine::Engine::new(0, true);
     sup.resume(&mut run);
     // Stop before the replayed write: only the reload.
     run.settle();

@@ -58,6 +58,8 @@ pub struct Cluster {
     pub objects: HashMap<u64, Vec<u8>>,
     pub inodes: BTreeMap<u32, Inode>,
     pub sent: Vec<Sent>,
+    /// Requests that were ever sent.
+    pub asked: usize,
     next_id: u32,
     pub snapshots: usize,
     /// Whether a snapshot loses the entry that was written last.
@@ -82,6 +84,7 @@ pub struct Cluster {
 impl Wire for Cluster {
     fn request(&mut self, request: Request, span: Option<Span>) -> u32 {
         self.next_id += 1;
+        self.asked += 1;
         let id = self.next_id;
         self.check_rules(&request);
         self.sent.push(Sent { id, request, span });
@@ -117,6 +120,7 @@ impl Cluster {
             objects: HashMap::new(),
             inodes: BTreeMap::from([(7, Inode { bytes, grefs: HashMap::new() })]),
             sent: Vec::new(),
+            asked: 0,
             next_id: 0,
             snapshots: 0,
             lose_entry: false,

@@ -107,7 +107,7 @@ impl Supervisor {
         }
         self.deaths += 1;
         run.abandon();
-        run.engine = Engine::new(cache_bytes);
+        run.engine = Engine::new(cache_bytes, true);
         if run.random.below(3) == 0 {
             run.cluster.snapshot();
         }

@@ -29,7 +29,7 @@ fn die_unheard(run: &mut Run, sup: &mut Supervisor, tag: u64, owner: u32) {
     assert!(told(&run.said, owner) == 1 && run.outcome(tag) == Ok(()));
     sup.lose(run);
     assert!(sup.unheard >= 2 && run.out.is_empty(), "{} words lost", sup.unheard);
-    run.engine = Engine::new(0);
+    run.engine = Engine::new(0, true);
 }
 
 fn changes_data(sent: &Sent) -> bool {

@@ -14,6 +14,7 @@
 //! never torn, and once it has seen a write, no later read misses it.
 
 use sheepfs::ipc::{Span, Tag};
+use sheepfs::wire::VdiId;
 use sheepfs::wire::request::Extent;
 use std::time::Instant;
 
@@ -65,6 +66,8 @@ pub struct Part {
     pub state: State,
     /// What was done already because its object is absent.
     pub doubt: Doubt,
+    /// Whose object's blocks the cache may keep of it when it is done.
+    pub learns: Option<VdiId>,
 }
 
 /// An object is absent though its index entry names it: how far that was looked into
@@ -211,7 +214,8 @@ mod tests {
         let span = arena.check(RawSpan { offset: 0, len: 0 }).unwrap();
         let extent = Extent::new(offset, len, 22).unwrap();
         let state = State::Waiting;
-        Part { id: PartId(id), tag: Tag(id), kind, extent, span, state, doubt: Doubt::None }
+        let (id, tag, doubt) = (PartId(id), Tag(id), Doubt::None);
+        Part { id, tag, kind, extent, span, state, doubt, learns: None }
     }
 
     /// Starts all that may start, and names them.

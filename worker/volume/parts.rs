@@ -31,7 +31,10 @@ impl Volume {
             let Some(part) = queue.next(creates, self.header.is_erasure_coded(), io.now) else {
                 return;
             };
-            if part.kind == Kind::Read && index::owner(entry).is_none() {
+            let owner = index::owner(entry).filter(|_| part.kind == Kind::Read);
+            if owner.is_some_and(|owner| self.part_cached(object, &part, owner, io)) {
+                self.finish_part(object, part.id, None, io);
+            } else if part.kind == Kind::Read && owner.is_none() {
                 io.arena.zero(part.span);
                 self.finish_part(object, part.id, None, io);
             } else {
@@ -56,8 +59,9 @@ impl Volume {
             }
             (Kind::Write, None) => (Request::create(own, object, part.extent), State::Creating),
         };
+        let owner = index::owner(entry).filter(|_| part.kind == Kind::Read).unwrap_or(own);
+        self.note_sending(object, part, (owner, state), io);
         if part.kind == Kind::Write {
-            io.cache.forget(self.id, self.position(object, part), part.span.len());
             if state == State::Running && self.recent.suspect(object, own, io.now) {
                 self.tell_allocation(object, own.get(), io);
             }
@@ -72,11 +76,6 @@ impl Volume {
         }
         self.set_state(object, part.id, state);
         self.send(request, Some(part.span), Wait::Part(object, part.id), io);
-    }
-
-    /// Where a part lies in the volume.
-    pub(super) fn position(&self, object: u32, part: &Part) -> u64 {
-        (u64::from(object) << self.header.block_size_shift) + u64::from(part.extent.offset())
     }
 
     pub(super) fn set_state(&mut self, object: u32, part: PartId, state: State) {
@@ -95,12 +94,7 @@ impl Volume {
                 self.updates.push(object, id);
                 self.send_updates(io);
             }
-            Verdict::Done => {
-                if part.kind == Kind::Read {
-                    io.cache.learn(self.id, self.position(object, &part), part.span, io.arena);
-                }
-                self.finish_part(object, id, None, io);
-            }
+            Verdict::Done => self.finish_part(object, id, None, io),
             Verdict::Recheck => match part.doubt {
                 Doubt::None => self.recheck(object, id, io),
                 Doubt::Cleared(_) => self.recheck(object, id, io),
@@ -249,6 +243,9 @@ impl Volume {
             return;
         };
         self.forget_if_empty(object);
+        if failure.is_none() {
+            self.learn(object, &part, io);
+        }
         self.finish_part_of(part.tag, failure, io);
     }
 

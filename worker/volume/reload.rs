@@ -348,10 +348,12 @@ impl Volume {
         let Some((vid, header)) = reload.found else { return self.fail(Failure::BadAnswer, io) };
         tracing::info!(volume = %self.name, old = %self.own, new = %vid, "going on under the new vid");
         self.repairing = None;
+        io.cache.release_claim(self.id, self.own);
         self.own = vid;
         // The size that was announced at attach stays, as on a block device.
         self.header = InodeHeader { vdi_size: self.header.vdi_size, ..header };
         self.index = reload.index;
+        self.claim(io);
         reload.checked.into_iter().for_each(|allocation| self.recent.push(allocation));
         io.out.push(FromWorker::Moved { volume: self.id, facts: self.facts() });
         let objects: Vec<u32> = self.objects.keys().copied().collect();
@@ -362,6 +364,7 @@ impl Volume {
     pub(super) fn fail(&mut self, failure: Failure, io: &mut Io) {
         tracing::error!(volume = %self.name, vid = %self.own, "the volume cannot be used any more: {failure}");
         self.phase = Phase::Failed(failure);
+        io.cache.drop_volume(self.id);
         let objects: Vec<u32> = self.objects.keys().copied().collect();
         for object in objects {
             let waiting = self.objects.get_mut(&object).map(ObjectQueue::remove_waiting);
