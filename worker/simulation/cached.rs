@@ -1,7 +1,8 @@
 //! The object cache under single volumes and under several (hazard 7).
 
 use super::cases::data;
-use super::{Fate, Run, VOLUME, slot};
+use super::cluster::Shape;
+use super::{Fate, Run, SHAPE, VOLUME, slot};
 use sheepfs::ipc::{FromWorker, Tag, ToWorker, VolumeId};
 use sheepfs::wire::{Opcode, Status};
 
@@ -95,22 +96,22 @@ fn volumes_share_what_their_snapshot_owns() {
 /// The object that the write creates has nothing of the one before it.
 #[test]
 fn a_block_that_others_discarded_is_created_anew() {
-    let mut run = cached();
-    run.write(1, 0, 4096, 1);
+    let mut run = Run::of_shape(Shape { shift: 14, ..SHAPE }, 1, 1 << 20);
+    run.patience = 0;
+    run.write(1, 4096, 4096, 1);
     run.settle();
-    // Somebody discards it, and the volume learns of that by a part that is not cached.
-    run.tell(ToWorker::SetCache { cache_bytes: 0 });
     run.cluster.objects.clear();
     run.cluster.set_entry(7, 0, 0);
+    // What is not cached shows that it is gone.
     run.read(2, 0, 512);
     for _ in 0..200 {
         run.tick();
         run.settle();
     }
-    run.tell(ToWorker::SetCache { cache_bytes: 1 << 20 });
     run.write(3, 0, 512, 3);
     run.settle();
     assert_eq!(read(&mut run, 4, VOLUME, 0), ([3, 0], 1));
+    assert_eq!(read(&mut run, 5, VOLUME, 1), ([0; 2], 1));
 }
 
 /// A read that was under way when the cache was turned on, and one that was when it
