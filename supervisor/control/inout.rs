@@ -80,9 +80,12 @@ impl Input {
     pub fn weight(&self) -> Weight {
         match self {
             Self::Tick
-            | Self::Worker(_, FromWorker::Pong { .. } | FromWorker::HeaderSeen { .. }) => {
-                Weight::Nothing
-            }
+            | Self::Worker(
+                _,
+                FromWorker::Pong { .. }
+                | FromWorker::HeaderSeen { .. }
+                | FromWorker::CacheUse { .. },
+            ) => Weight::Nothing,
             Self::Worker(_, FromWorker::Attached { .. }) => Weight::Later,
             _ => Weight::Now,
         }
