@@ -199,6 +199,7 @@ impl Filesystem for SheepFs {
                 self.read_file(req, file, fh, offset..offset + u64::from(size), reply);
             }
             Some(Target::Volume(volume)) => {
+                volume.pages.used();
                 self.data.read(
                     &volume,
                     offset,
@@ -228,6 +229,7 @@ impl Filesystem for SheepFs {
             Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
             Some(Target::Node(Node::File(file))) => self.write_line(req, file, data, reply),
             Some(Target::Volume(volume)) => {
+                volume.pages.used();
                 let cut = self.cut(write_flags, flags, req.pid(), data.len());
                 self.data.write(
                     &volume,
@@ -255,13 +257,16 @@ impl Filesystem for SheepFs {
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        if let Some(volume) = self.volume(ino) {
+            volume.pages.used();
+        }
         match self.handles.close(fh) {
             Some(true) => self.events.tell(Event::Closed),
             Some(false) => {}

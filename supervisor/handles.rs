@@ -5,6 +5,7 @@
 //! handle, and a handle that a predecessor gave is never given again. They are
 //! recorded before they are given, so that a successor knows whose volume is open.
 
+use crate::pages::Opened;
 use crate::state::Slab;
 use crate::volumes::{Volume, Volumes};
 use fuser::{FileHandle, RequestId};
@@ -15,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Set in the number of a request that the kernel delivers again
 /// (`FUSE_UNIQUE_RESEND` of the kernel).
 const RESENT: u64 = 1 << 63;
+/// Set in a record, above the volume's number, when it was opened in the page cache.
+const CACHED: u64 = 1 << 32;
 
 /// The kernel's number of a request, however often it is delivered.
 pub fn number_of(request: RequestId) -> u64 {
@@ -48,29 +51,40 @@ impl Handles {
     pub fn new(volumes: Arc<Volumes>, records: Slab<2>) -> Self {
         let mut by_number = HashMap::new();
         for (place, [number, volume]) in records.records().all() {
-            let id = VolumeId(u32::try_from(volume).unwrap_or_default());
+            let id = VolumeId(u32::try_from(volume & !CACHED).unwrap_or_default());
+            let cached = volume & CACHED != 0;
             if by_number.insert(number, (id, place)).is_none()
                 && let Some(volume) = volumes.by_id(id)
             {
+                volume.pages.open(true, cached);
                 volume.opened();
             }
         }
         Self { volumes, open: Mutex::new(Open { by_number, records }) }
     }
 
-    /// A volume is opened, and counted unless that is known already.
+    /// A volume is opened, and counted unless that is known already; in the page cache
+    /// if that is `wanted`, unless it is open the other way.
     ///
     /// # Errors
     /// When there are too many.
-    pub fn open(&self, handle: FileHandle, volume: &Volume) -> Result<(), TooMany> {
+    pub fn open(
+        &self,
+        handle: FileHandle,
+        volume: &Volume,
+        wanted: bool,
+    ) -> Result<Opened, TooMany> {
         let mut open = self.lock();
+        let opened = volume.pages.open(!volume.is_open(), wanted);
         if open.by_number.contains_key(&handle.0) {
-            return Ok(());
+            return Ok(opened);
         }
-        let place = open.records.add([handle.0, u64::from(volume.id.0)]).ok_or(TooMany)?;
+        let cached = if volume.pages.is_cached() { CACHED } else { 0 };
+        let record = [handle.0, u64::from(volume.id.0) | cached];
+        let place = open.records.add(record).ok_or(TooMany)?;
         open.by_number.insert(handle.0, (volume.id, place));
         volume.opened();
-        Ok(())
+        Ok(opened)
     }
 
     /// A handle is closed. `true`: nobody has its volume open now. `None`: it is no
@@ -105,7 +119,10 @@ mod tests {
         let (volumes, volume) = disk();
         let handles = Handles::new(volumes, state.handles());
         for unique in [8, 8 | RESENT, 10, 12] {
-            handles.open(handle_of(RequestId(unique)), &volume).unwrap();
+            assert_eq!(
+                handles.open(handle_of(RequestId(unique)), &volume, true),
+                Ok(Opened::Fresh)
+            );
         }
         assert_eq!(handles.close(FileHandle(8)), Some(false));
         assert_eq!(handles.close(FileHandle(8)), None);
@@ -113,7 +130,8 @@ mod tests {
         let (volumes, volume) = disk();
         let handles = Handles::new(volumes, state.handles());
         assert!(volume.is_open());
-        handles.open(handle_of(RequestId(12 | RESENT)), &volume).unwrap();
+        let again = handles.open(handle_of(RequestId(12 | RESENT)), &volume, false);
+        assert_eq!(again, Ok(Opened::Fresh), "it is open in the page cache");
         assert_eq!(handles.close(FileHandle(10)), Some(false));
         assert_eq!(handles.close(FileHandle(12)), Some(true));
         assert!(!volume.is_open());

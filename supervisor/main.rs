@@ -28,6 +28,7 @@ mod local;
 mod mount;
 mod mount_helper;
 mod notify;
+mod pages;
 mod predecessor;
 mod programs;
 mod residence;

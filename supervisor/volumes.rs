@@ -4,6 +4,7 @@
 //! The control loop alone adds and removes volumes; FUSE threads look them up.
 //! A lookup takes a read lock for as long as it takes to clone an `Arc`.
 
+use crate::pages::Pages;
 use crate::state::SavedVolume;
 use sheepfs::ipc::{VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
@@ -27,6 +28,8 @@ pub struct Volume {
     pub name: VolumeName,
     /// Its inode number, from the vid it had when it was attached.
     pub ino: u64,
+    /// What the kernel may have cached of it.
+    pub pages: Pages,
     shift: u8,
     facts: RwLock<VolumeFacts>,
     opens: AtomicU64,
@@ -38,7 +41,8 @@ impl Volume {
         let base = if facts.snapshot { INO_SNAPSHOT } else { INO_WORKING };
         let ino = base | u64::from(facts.vid);
         let shift = facts.block_size_shift;
-        Self { id, name, ino, shift, facts: RwLock::new(facts), opens: AtomicU64::new(0) }
+        let facts = RwLock::new(facts);
+        Self { id, name, ino, pages: Pages::default(), shift, facts, opens: AtomicU64::new(0) }
     }
 
     /// As a predecessor of this process knew it, under its inode number.

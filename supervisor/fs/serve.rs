@@ -5,6 +5,7 @@ use super::{SheepFs, setattr};
 use crate::attr::{CONTROL_TTL, VOLUME_TTL};
 use crate::events::Event;
 use crate::handles::handle_of;
+use crate::pages::Opened;
 use crate::settings::LocalFile;
 use crate::status::Data;
 use crate::texts::{self, CONTROL_OPEN, NO_TEXT};
@@ -98,9 +99,9 @@ impl SheepFs {
         if writing && volume.facts().snapshot {
             return reply.error(Errno::EROFS);
         }
-        if self.handles.open(handle, volume).is_err() {
+        let Ok(opened) = self.handles.open(handle, volume, self.shared.page_cache()) else {
             return reply.error(Errno::ENFILE);
-        }
+        };
         // Counted first, looked up again afterwards: a detach removes first and
         // counts afterwards, so one of both sees the other.
         if self.volume(INodeNo(volume.ino)).is_none_or(|found| found.id != volume.id) {
@@ -114,8 +115,12 @@ impl SheepFs {
         let direct = FopenFlags::FOPEN_DIRECT_IO
             | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
             | FopenFlags::FOPEN_NOFLUSH;
-        let cached = self.shared.page_cache();
-        reply.opened(handle, if cached { FopenFlags::empty() } else { direct });
+        let flags = match opened {
+            Opened::Direct => direct,
+            Opened::Fresh => FopenFlags::empty(),
+            Opened::Kept => FopenFlags::FOPEN_KEEP_CACHE,
+        };
+        reply.opened(handle, flags);
     }
 
     pub fn open_file(&self, req: &Request, file: File, mode: OpenAccMode, reply: ReplyOpen) {

@@ -76,7 +76,7 @@ impl Rig {
             MountOptions { source: SOURCE.to_owned(), allow_other: true, read_only: false };
         let (mount, device) = Mount::new(&point, &options).unwrap();
         let (session, _) = Session::start(&device, filesystem).unwrap();
-        mount.raise_read_ahead();
+        mount.raise_read_ahead().unwrap();
         drop(device);
         let (line, lines) = channel();
         let control = Control { texts: texts.clone(), line };

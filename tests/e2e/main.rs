@@ -16,6 +16,7 @@
 //! | [`faults`] | what a cluster in trouble answers (minisheep only) |
 //! | [`memory`] | what attached volumes cost |
 //! | [`scale`] | many VDIs and many volumes |
+//! | [`pages`] | what the kernel's page cache keeps, and when that must go |
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::cast_possible_truncation, reason = "offsets in small volumes, on 64-bit machines")]
@@ -46,6 +47,7 @@ mod images;
 mod memory;
 mod objects;
 mod scale;
+mod pages;
 mod snapshots;
 mod tree;
 mod trouble;

@@ -200,17 +200,16 @@ fn direct_io_needs_no_alignment() {
 }
 
 #[test]
-fn opens_take_the_page_cache_as_it_is_set_then() {
+fn all_who_have_it_open_see_the_same_whenever_the_page_cache_is_switched() {
     let cluster = Cluster::start();
     let disk = cluster.vdi("disk", 8 * MIB);
     let mount = Mount::with_volume(&cluster, &disk, &[]);
-    let uncached = mount.open(&disk);
+    let before = mount.open(&disk);
     mount.write("config/page_cache", b"1").unwrap();
-    let cached = mount.open(&disk);
+    let after = mount.open(&disk);
     for round in 0..50_u8 {
         let at = u64::from(round) * 37 * KIB + 5;
-        let (writer, reader) =
-            if round % 2 == 0 { (&uncached, &cached) } else { (&cached, &uncached) };
+        let (writer, reader) = if round % 2 == 0 { (&before, &after) } else { (&after, &before) };
         let mut room = [0; 3000];
         reader.read_exact_at(&mut room, at).unwrap();
         writer.write_all_at(&[round; 3000], at).unwrap();

@@ -115,7 +115,7 @@ impl Shell {
         mount: &Mount,
         device: OwnedFd,
     ) -> Result<(), Failed> {
-        mount.raise_read_ahead();
+        self.raise_read_ahead(mount);
         let has_resend = self.parts.may_resend && saved.handshake.has_resend();
         self.keep.mount = Some(saved);
         self.keep.device = Some(device);
@@ -135,6 +135,20 @@ impl Shell {
         }
         self.say_serving();
         Ok(())
+    }
+
+    /// Nothing but speed is lost without it, and only by who reads through the page cache.
+    fn raise_read_ahead(&self, mount: &Mount) {
+        match mount.raise_read_ahead() {
+            Err(error) if self.parts.shared.page_cache() => {
+                tracing::warn!(
+                    errno = error.errno(),
+                    "the kernel reads ahead less through the page cache than it could: {error}"
+                );
+            }
+            Err(error) => tracing::debug!(errno = error.errno(), "{error}"),
+            Ok(()) => {}
+        }
     }
 
     /// What was read and not answered comes again, or, where the kernel can't, fails:

@@ -117,7 +117,7 @@ fn opens_are_counted_and_a_detached_volume_is_gone_at_once() {
 }
 
 #[test]
-fn the_page_cache_switch_holds_for_new_opens() {
+fn the_page_cache_switch_leaves_open_volumes_coherent() {
     let rig = Rig::new();
     let disk = open(&rig);
     rig.shared.set_page_cache(true);
@@ -133,10 +133,10 @@ fn the_page_cache_switch_holds_for_new_opens() {
 
 /// The handshake set it to what fuser allows, which is less.
 #[test]
-fn the_kernel_reads_ahead_what_one_request_holds() {
+fn the_kernel_reads_ahead_several_requests() {
     let rig = Rig::new();
     let kib = rig.sh("cat /sys/class/bdi/$(mountpoint -d $M)/read_ahead_kb");
-    assert_eq!(kib.trim(), "1024");
+    assert_eq!(kib.trim(), "4096");
 }
 
 /// A shared mapping needs a flag of the kernel's under direct I/O.

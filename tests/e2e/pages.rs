@@ -1,0 +1,129 @@
+//! The kernel's page cache: what it keeps, and when that must go.
+
+use crate::MIB;
+use crate::cluster::Cluster;
+use crate::mount::Mount;
+use crate::tools::wait_for;
+use crate::wire::working_ref;
+use nix::fcntl::OFlag;
+use sheepfs::wire::request::NewVdi;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::thread;
+
+const LEN: usize = 1 << 20;
+const READERS: usize = 8;
+
+fn read(path: &Path) -> Vec<u8> {
+    let mut content = vec![0xee; LEN];
+    File::open(path).unwrap().read_exact_at(&mut content, 0).unwrap();
+    content
+}
+
+/// Fails unless all of it is of that byte.
+fn assert_all(content: &[u8], byte: u8) {
+    let wrong = content.iter().filter(|found| **found != byte).count();
+    assert_eq!(wrong, 0, "of {} bytes, the first is {}, not {byte}", content.len(), content[0]);
+}
+
+/// How many reads of objects something takes.
+fn reads(cluster: &Cluster, of: impl FnOnce()) -> u64 {
+    let before = cluster.minisheep().served("ReadObj");
+    of();
+    cluster.minisheep().served("ReadObj") - before
+}
+
+/// What was read stays in the page cache when it is closed, for who opens next. Counted at a
+/// minisheep.
+#[test]
+fn pages_are_kept_from_one_open_to_the_next() {
+    let cluster = Cluster::mini();
+    let disk = cluster.vdi("disk", 8 * MIB);
+    let mount = Mount::with_volume(&cluster, &disk, &["-k"]);
+    let path = mount.volume(&disk);
+    mount.open(&disk).write_all_at(&[1; LEN], 0).unwrap();
+    mount.reattach(&disk);
+    assert!(reads(&cluster, || assert_all(&read(&path), 1)) > 0, "attached, it is read anew");
+    assert_eq!(reads(&cluster, || assert_all(&read(&path), 1)), 0);
+    mount.open(&disk).write_all_at(&[2; LEN / 2], 0).unwrap();
+    let content = || {
+        let content = read(&path);
+        assert_all(&content[..LEN / 2], 2);
+        assert_all(&content[LEN / 2..], 1);
+    };
+    assert_eq!(reads(&cluster, content), 0);
+}
+
+/// What was cached before a volume was detached is never seen when it is attached again: others
+/// may have written meanwhile. Many open at once, none may find what another open is just about
+/// to drop; and who knows the file from before is no exception.
+#[test]
+fn nothing_is_seen_that_was_cached_before_the_attach() {
+    let cluster = Cluster::start();
+    let disk = cluster.vdi("disk", 8 * MIB);
+    let mount = Mount::with_volume(&cluster, &disk, &["-k"]);
+    let other = Mount::start(&cluster, &[]);
+    let path = mount.volume(&disk);
+    for round in 1..=20_u8 {
+        let known = File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open(&path);
+        let known = known.unwrap();
+        assert_all(&read(&path), round - 1);
+        mount.detach(&disk);
+        other.attach(&disk);
+        other.open(&disk).write_all_at(&[round; LEN], 0).unwrap();
+        other.detach(&disk);
+        mount.attach(&disk);
+        let known_path = format!("/proc/self/fd/{}", known.as_raw_fd());
+        thread::scope(|scope| {
+            for reader in 0..READERS {
+                let path = if reader % 2 == 0 { &path } else { Path::new(&known_path) };
+                scope.spawn(move || assert_all(&read(path), round));
+            }
+        });
+    }
+}
+
+/// Another VDI that has got the name is another file.
+#[test]
+fn another_vdi_of_the_name_shares_no_pages() {
+    let cluster = Cluster::start();
+    let disk = cluster.vdi("disk", 8 * MIB);
+    let mount = Mount::with_volume(&cluster, &disk, &["-k"]);
+    let path = mount.volume(&disk);
+    mount.open(&disk).write_all_at(&[1; LEN], 0).unwrap();
+    assert_all(&read(&path), 1);
+    mount.detach(&disk);
+    let mut wire = cluster.wire();
+    wire.delete(&working_ref(&disk));
+    wire.new_vdi(&disk, &NewVdi { size: 8 * MIB, ..NewVdi::default() });
+    mount.attach(&disk);
+    assert_all(&read(&path), 0);
+}
+
+/// `config/page_cache` takes hold of a volume when nobody has it open: until then all have it
+/// open in the same way. Counted at a minisheep.
+#[test]
+fn a_volume_that_is_open_is_opened_in_the_same_way() {
+    let cluster = Cluster::mini();
+    let disk = cluster.vdi("disk", 8 * MIB);
+    let mount = Mount::with_volume(&cluster, &disk, &[]);
+    let path = mount.volume(&disk);
+    let reads_again = || {
+        assert_all(&read(&path), 1);
+        reads(&cluster, || assert_all(&read(&path), 1))
+    };
+    let direct = mount.open(&disk);
+    direct.write_all_at(&[1; LEN], 0).unwrap();
+    mount.write("config/page_cache", b"1").unwrap();
+    assert_eq!(mount.read("config/page_cache"), "1\n");
+    assert!(reads_again() > 0, "somebody has it open past the page cache");
+    drop(direct);
+    wait_for("the volume to be closed", || reads_again() == 0);
+    let cached = mount.open(&disk);
+    mount.write("config/page_cache", b"0").unwrap();
+    assert_eq!(reads_again(), 0, "somebody has it open in the page cache");
+    drop(cached);
+    wait_for("the volume to be closed", || reads_again() > 0);
+}
