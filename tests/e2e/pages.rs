@@ -2,19 +2,23 @@
 
 use crate::MIB;
 use crate::cluster::Cluster;
-use crate::mount::Mount;
-use crate::tools::wait_for;
+use crate::mount::{Mount, pid_of};
+use crate::tools::{start, wait_for};
 use crate::wire::working_ref;
 use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, kill};
 use sheepfs::wire::request::NewVdi;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 
 const LEN: usize = 1 << 20;
 const READERS: usize = 8;
+/// Starts a program where /sys can only be read; in a mount namespace of its own.
+const READ_ONLY_SYS: &str = "mount -o remount,bind,ro /sys; exec \"$0\" \"$@\"";
 
 fn read(path: &Path) -> Vec<u8> {
     let mut content = vec![0xee; LEN];
@@ -126,4 +130,35 @@ fn a_volume_that_is_open_is_opened_in_the_same_way() {
     assert_eq!(reads_again(), 0, "somebody has it open in the page cache");
     drop(cached);
     wait_for("the volume to be closed", || reads_again() > 0);
+}
+
+/// Where the read-ahead may not be set, as in many containers, all works without, and `-k` says so
+/// once. Without `-k` there is nothing to say.
+#[test]
+fn a_read_ahead_that_may_not_be_set_is_said_and_no_hindrance() {
+    let cluster = Cluster::start();
+    let disk = cluster.vdi("disk", 8 * MIB);
+    for (options, times) in [(&["-k"][..], 1), (&[], 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (point, log) = (dir.path().join("mount"), dir.path().join("log"));
+        fs::create_dir(&point).unwrap();
+        let mut sheepfs = start(
+            Command::new("setpriv")
+                .args(["--pdeathsig", "TERM", "unshare", "--mount", "sh", "-ec", READ_ONLY_SYS])
+                .args([env!("CARGO_BIN_EXE_sheepfs"), "-f", "--address", cluster.address()])
+                .args(["--attach", &disk])
+                .args(options)
+                .arg(&point)
+                .stderr(File::create(&log).unwrap()),
+        );
+        let log = || fs::read_to_string(&log).unwrap();
+        wait_for("the mount", || log().contains(" mounted point="));
+        let root = PathBuf::from(format!("/proc/{}/root", sheepfs.id()));
+        let volume = root.join(point.strip_prefix("/").unwrap()).join("volume").join(&disk);
+        assert_all(&read(&volume), 0);
+        kill(pid_of(&sheepfs), Signal::SIGTERM).unwrap();
+        assert!(sheepfs.wait().unwrap().success(), "{}", log());
+        let said = log().matches("the kernel reads ahead less").count();
+        assert_eq!(said, times, "with {options:?}: {}", log());
+    }
 }

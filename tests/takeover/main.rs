@@ -24,6 +24,7 @@
 //! | [`state`] | a state that can't be read |
 //! | [`crowd`] | many volumes |
 //! | [`cache`] | dirty pages of the kernel's |
+//! | [`pages`] | the page cache switched meanwhile |
 //! | [`control`] | control files that are in use at the death |
 //! | [`ends`] | the end of the mount, and what is left of one that nobody ended |
 
@@ -70,6 +71,7 @@ mod fences;
 mod kill;
 mod leave;
 mod load;
+mod pages;
 mod parked;
 mod refusing;
 mod resend;
