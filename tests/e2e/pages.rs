@@ -106,6 +106,30 @@ fn another_vdi_of_the_name_shares_no_pages() {
     assert_all(&read(&path), 0);
 }
 
+/// A VDI that is another one now is an error, also where the one that was is in the page cache:
+/// within the second for which the kernel believes a volume's attributes.
+#[test]
+fn nothing_is_read_from_the_page_cache_of_a_vdi_that_is_another_one_now() {
+    let cluster = Cluster::start();
+    let disk = cluster.vdi("disk", 8 * MIB);
+    let mount = Mount::with_volume(&cluster, &disk, &["-k"]);
+    let file = mount.open(&disk);
+    file.write_all_at(&[1; LEN], 0).unwrap();
+    let mut room = [0xee; 4096];
+    let mut read = || file.read_exact_at(&mut room, 0).map(|()| assert_all(&room, 1));
+    let mut wire = cluster.wire();
+    wire.delete(&working_ref(&disk));
+    wire.new_vdi(&disk, &NewVdi { size: 8 * MIB, ..NewVdi::default() });
+    read().expect("nobody has looked yet whose VDI it is");
+    kill(mount.worker(), Signal::SIGKILL).unwrap();
+    let mut error = None;
+    wait_for("an error", || {
+        error = read().err();
+        error.is_some()
+    });
+    assert_eq!(error.unwrap().raw_os_error(), Some(nix::libc::EIO));
+}
+
 /// `config/page_cache` takes hold of a volume when nobody has it open: until then all have it
 /// open in the same way. Counted at a minisheep.
 #[test]
