@@ -15,6 +15,7 @@
 //! | [`request`] | the only way to make a request |
 //! | [`inode`] | the VDI's inode: header, index, reference counts |
 //! | [`cluster`] | nodes, epochs, bitmaps, lock states |
+//! | [`placement`] | which nodes hold an object |
 
 pub mod cluster;
 pub mod header;
@@ -22,6 +23,7 @@ pub mod inode;
 pub mod name;
 pub mod oid;
 pub mod opcode;
+pub mod placement;
 pub mod request;
 pub mod status;
 
