@@ -89,9 +89,10 @@ fn cached() -> impl Iterator<Item = Case> {
     reads.into_iter().flat_map(heats)
 }
 
-/// Reads of 1 MiB, one behind the other, four in flight.
-pub fn stream() -> Case {
-    sequential(Direction::Read, 4)
+/// Reads of 1 MiB, one behind the other. Four in flight are one or two objects, and so few nodes;
+/// 32 are eight and more.
+pub fn streams() -> [Case; 2] {
+    [sequential(Direction::Read, 4), sequential(Direction::Read, 32)]
 }
 
 const fn random(len: u32, direction: Direction, depth: u32) -> Case {

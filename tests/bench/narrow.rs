@@ -35,7 +35,7 @@ const STORE: &str = "127.79.0.1";
 const LIMIT: &str = "tbf rate 100mbit burst 64kb latency 50ms";
 /// The VDI that is made.
 pub const VDI: &str = "narrow";
-/// Replicas on real sheep.
+/// Replicas; minisheep only claims to have them, and each of its gateways answers for all.
 const COPIES: u8 = 2;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -68,7 +68,7 @@ impl Namespaces {
         hub.open_up()?;
         // The kernel gives loopback the whole network; here most of it is elsewhere.
         hub.ip("addr del 127.0.0.1/8 dev lo")?;
-        hub.ip(&format!("addr add {STORE}/32 dev lo"))?;
+        hub.ip(&format!("addr add {STORE}/32 dev lo scope global"))?;
         let sheep = std::env::var("SHEEP").ok();
         let (real, dir) = (sheep.is_some(), tempfile::tempdir()?);
         let nodes = (1..=NODES).map(|number| node(&hub, number)).collect::<Result<_, _>>()?;
@@ -85,7 +85,8 @@ impl Namespaces {
         let program = Path::new(env!("CARGO_BIN_EXE_minisheep"));
         let store = self._dir.path().join("store").display().to_string();
         let (port, behind) = (PORT.to_string(), format!("{STORE}:{PORT}"));
-        let words = ["--address", STORE, "--port", &port, "--format", &store];
+        let copies = COPIES.to_string();
+        let words = ["--address", STORE, "--port", &port, "--format", "--copies", &copies, &store];
         self.programs.push(spawn(&self.hub, program, &words, self._dir.path(), "store.log")?);
         self.wait_for(&behind)?;
         for number in 1..=NODES {
@@ -226,9 +227,9 @@ fn node(hub: &Namespace, number: usize) -> Result<Namespace, Failure> {
     for (name, there, net) in [("node", "uplink", 77), ("disk", "disk", 78)] {
         let path = node.path();
         hub.ip(&format!("link add {name}{number} type veth peer name {there} netns {path}"))?;
-        hub.ip(&format!("addr add 127.{net}.{number}.1/30 dev {name}{number}"))?;
+        hub.ip(&format!("addr add 127.{net}.{number}.1/30 dev {name}{number} scope global"))?;
         hub.ip(&format!("link set {name}{number} up"))?;
-        node.ip(&format!("addr add 127.{net}.{number}.2/30 dev {there}"))?;
+        node.ip(&format!("addr add 127.{net}.{number}.2/30 dev {there} scope global"))?;
         node.ip(&format!("link set {there} up"))?;
     }
     node.ip(&format!("route add 127.77.0.0/16 via 127.77.{number}.1"))?;
