@@ -1,6 +1,7 @@
 //! The parts of the benchmark that only compute: medians, what fio is asked and answers, what
 //! /proc says, places of requests, and the reports.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "the benchmark uses more of its modules")]
 
 #[path = "bench/cases.rs"]
