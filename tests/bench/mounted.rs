@@ -210,10 +210,12 @@ impl Mounted {
 
     fn tell(&self, below: &str) -> Result<(), Failure> {
         let path = self.program.point().join(below);
+        // As `echo` writes it: the original reads on behind a name without its end.
+        let line = format!("{}\n", self.vdi);
         let told = fs::OpenOptions::new()
             .write(true)
             .open(&path)
-            .and_then(|mut file| io::Write::write_all(&mut file, self.vdi.as_bytes()));
+            .and_then(|mut file| io::Write::write_all(&mut file, line.as_bytes()));
         told.map_err(|error| format!("{}: {}: {error}", self.name, path.display()).into())
     }
 }
