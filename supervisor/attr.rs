@@ -72,7 +72,7 @@ impl Look {
             perm: self.mode_of(&facts),
             uid: self.volume_uid,
             gid: self.volume_gid,
-            ..blank(volume.ino, volume.pages.time_from(time_of(facts.create_time)))
+            ..blank(volume.ino, time_of(facts.create_time))
         }
     }
 

@@ -5,25 +5,17 @@
 //! what a reader fetches between the two stays. So a volume is opened as it is open
 //! already, and `config/page_cache` takes hold of it when nobody has it open.
 //!
-//! **Nothing of a VDI that is another one now.** Its requests fail, and what is cached of the
-//! one that was must not look as if they did not. The kernel drops it by itself, in the
-//! calls of those who read, when it sees another time of modification
-//! (`FUSE_AUTO_INVAL_DATA`), which is within the life of a volume's attributes. A new vid,
-//! after a snapshot, has another time already.
-//!
 //! **Nothing older than the attachment.** Pages outlive a close, and so a detach, after
 //! which others may write to the VDI. They are dropped by the kernel itself, in the call
 //! of whoever opens, when the answer to an open does not say `FOPEN_KEEP_CACHE`. That is
 //! said only once a request has come through an open that did drop them: until then
-//! nobody can tell whether the kernel has got so far. So no thread of ours ever waits for
-//! the lock of a page, as one that sends an invalidation does (hazard 28); killed there,
-//! it could not die before somebody answers the request that holds the page.
+//! nobody can tell whether the kernel has got so far. So no thread of ours waits for the
+//! lock of a page, as one that sends an invalidation does (hazard 28); killed there, it
+//! could not die before somebody answers the request that holds the page. One is sent
+//! only for a VDI in whose place there is another one, since all its requests are answered
+//! at once, with an error.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
-
-/// What makes a time of modification another one, for the kernel.
-const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// How an open is to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +35,6 @@ pub struct Pages {
     cached: AtomicBool,
     /// Whether what is there was read since the attach, or since it was open the other way.
     settled: AtomicBool,
-    /// Whether its VDI is another one now.
-    void: AtomicBool,
 }
 
 impl Pages {
@@ -70,16 +60,6 @@ impl Pages {
         if self.is_cached() && !self.settled.load(Ordering::Relaxed) {
             self.settled.store(true, Ordering::Release);
         }
-    }
-
-    /// Its VDI is another one now.
-    pub fn are_void(&self) {
-        self.void.store(true, Ordering::Release);
-    }
-
-    /// The time of modification that goes with these pages.
-    pub fn time_from(&self, created: SystemTime) -> SystemTime {
-        if self.void.load(Ordering::Acquire) { created + A_MOMENT } else { created }
     }
 
     /// Whether those who have it open use the page cache.

@@ -16,7 +16,7 @@
 use crate::descriptors;
 use crate::events::{Event, Events};
 use crate::fs;
-use fuser::{Config, Filesystem, KernelConfig, Request, SessionACL};
+use fuser::{Config, Filesystem, KernelConfig, Notifier, Request, SessionACL};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{read, write};
@@ -163,6 +163,11 @@ impl<F: Filesystem> Session<F> {
         answer[4..8].copy_from_slice(&(-(Errno::EIO as i32)).to_ne_bytes());
         answer[8..].copy_from_slice(&unique.to_ne_bytes());
         write(&self.inner, &answer).map(drop)
+    }
+
+    /// The way to tell the kernel what it must not believe any more.
+    pub fn notifier(&self) -> Notifier {
+        self.inner.notifier()
     }
 
     /// Serves the kernel until the mount ends, which the control loop is told.

@@ -48,9 +48,6 @@ impl Volume {
     /// As a predecessor of this process knew it, under its inode number.
     pub fn restored(saved: &SavedVolume) -> Self {
         let new = Self::new(saved.id, saved.name.clone(), saved.facts.clone());
-        if saved.replaced {
-            new.pages.are_void();
-        }
         Self { ino: saved.ino, ..new }
     }
 

@@ -167,7 +167,6 @@ impl Control {
     fn is_replaced(&mut self, volume: &Volume) {
         self.absent.remove(&volume.id);
         self.replaced.insert(volume.id);
-        volume.pages.are_void();
         self.allocations.forget(volume.id);
         let errno = Some(Failure::Replaced.errno() as i32);
         self.note_errno(Attempt::attach_again(&volume.name), &Failure::Replaced, errno);

@@ -27,6 +27,7 @@ use crate::spawn::Workers;
 use crate::state::{SavedProcess, State};
 use crate::texts::Texts;
 use crate::uniques::{Noted, Uniques};
+use fuser::Notifier;
 use keep::Keep;
 use sheepfs::ipc::{Tag, ToWorker};
 use std::collections::{HashMap, VecDeque};
@@ -92,6 +93,8 @@ pub struct Shell {
     /// By caller; the second part is dropped with the answer.
     parked: HashMap<u64, (Parked, Noted)>,
     uniques: Arc<Uniques>,
+    /// Where the kernel is told what is void, while a mount is served.
+    notifier: Option<Notifier>,
     last_caller: u64,
     /// Whether something is still to be saved, when there is nothing else to do.
     is_unsaved: bool,
@@ -121,6 +124,7 @@ impl Shell {
             unmounting: None,
             parked: HashMap::new(),
             uniques: Arc::default(),
+            notifier: None,
             last_caller: 0,
             is_unsaved: false,
             outcome: None,
@@ -291,7 +295,7 @@ impl Shell {
             Effect::Quiet { generation, gateway, how } => self.data.quiet(gateway, generation, how),
             Effect::VolumeAttached(id, name) => self.data.volume_attached(id, name),
             Effect::VolumeAbsent(id, absent) => self.data.volume_absent(id, absent),
-            Effect::VolumeReplaced(id) => self.data.volume_replaced(id),
+            Effect::VolumeReplaced(id) => self.volume_replaced(id),
             Effect::Poison(tag) => self.data.poison(tag),
             Effect::RefuseNew(refuse) => self.data.refuse_new(refuse),
             Effect::FailData => self.fail_data(),

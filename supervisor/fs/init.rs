@@ -24,18 +24,17 @@ const _: () =
 /// | `PARALLEL_DIROPS` | else one lookup waits for another |
 /// | `DIRECT_IO_ALLOW_MMAP` | else a shared mapping of a volume fails (Linux 6.6) |
 /// | `HAS_RESEND` | a later supervisor asks for what was not answered (Linux 6.9) |
-/// | `AUTO_INVAL_DATA` | a changed time of modification drops cached pages: a VDI that is another one, or has a new vid |
 /// | `HANDLE_KILLPRIV_V2` | else each cached write asks for `security.capability`; volumes have no privileges to lose |
 ///
 /// Not wanted: `WRITEBACK_CACHE`, under which the kernel owns the size;
 /// `ATOMIC_O_TRUNC`, which throws away another opener's dirty pages (hazard 54);
-/// locks, which the kernel keeps by itself; `PASSTHROUGH` and `OVER_IO_URING`, which
+/// `AUTO_INVAL_DATA`, since volumes change through this mount only; locks,
+/// which the kernel keeps by itself; `PASSTHROUGH` and `OVER_IO_URING`, which
 /// don't survive a restart; `ABORT_ERROR`, as fuser knows the end by ENODEV.
 const WANTED: InitFlags = InitFlags::FUSE_ASYNC_DIO
     .union(InitFlags::FUSE_PARALLEL_DIROPS)
     .union(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP)
     .union(InitFlags::FUSE_HAS_RESEND)
-    .union(InitFlags::FUSE_AUTO_INVAL_DATA)
     .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
 
 /// Chooses from what the kernel offers.

@@ -106,8 +106,8 @@ fn another_vdi_of_the_name_shares_no_pages() {
     assert_all(&read(&path), 0);
 }
 
-/// A VDI that is another one now is an error, also where the one that was is in the page cache:
-/// within the second for which the kernel believes a volume's attributes.
+/// A VDI that is another one now is an error, also where the one that was is in the page cache,
+/// as soon as that is found out.
 #[test]
 fn nothing_is_read_from_the_page_cache_of_a_vdi_that_is_another_one_now() {
     let cluster = Cluster::start();

@@ -124,6 +124,7 @@ impl Shell {
             self.have_it_kept();
         }
         self.ask_again(&session, has_resend);
+        self.notifier = Some(session.notifier());
         let events = self.parts.events.clone();
         residence::keep_resident(session::THREADS as u64, || session.serve(events))?;
         tracing::info!(point = %mount.point().display(), "mounted");

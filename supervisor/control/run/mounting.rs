@@ -6,6 +6,8 @@ use crate::fs::SheepFs;
 use crate::mount::Mount;
 use crate::notify;
 use crate::session::Session;
+use fuser::INodeNo;
+use sheepfs::ipc::VolumeId;
 use std::sync::Arc;
 use std::thread;
 
@@ -30,6 +32,27 @@ impl Shell {
         }
         self.mount = Some(Arc::new(mount));
         ready
+    }
+
+    /// Its requests fail from now on, and what the kernel has cached of it goes, so that it
+    /// does not look as if they did not.
+    ///
+    /// On a thread of its own, for which nobody waits: it waits for pages that are being
+    /// read. Those reads fail at once, without a worker, so it is not for long (hazard 28).
+    pub(super) fn volume_replaced(&self, id: VolumeId) {
+        self.data.volume_replaced(id);
+        let volume = self.parts.shared.volumes().by_id(id);
+        let (Some(volume), Some(notifier)) = (volume, self.notifier.clone()) else { return };
+        let drop_pages = move || {
+            if let Err(error) = notifier.inval_inode(INodeNo(volume.ino), 0, 0) {
+                let errno = error.raw_os_error();
+                tracing::warn!(errno, volume = %volume.name, "what the kernel has cached of a VDI that is another one now stays: {error}");
+            }
+        };
+        let started = thread::Builder::new().name("invalidate".to_owned()).spawn(drop_pages);
+        if let Err(error) = started {
+            tracing::warn!(errno = error.raw_os_error(), "no thread to drop cached pages: {error}");
+        }
     }
 
     pub(super) fn filesystem(&self) -> SheepFs {
