@@ -26,6 +26,7 @@ const STRIPES: usize = 64;
 const PAGE_LEN: usize = 4096;
 /// A copy goes in pieces of this size, so that no object is ever held in memory.
 const COPY_LEN: usize = 4 << 20;
+static ZEROS: [u8; PAGE_LEN] = [0; PAGE_LEN];
 const TEMPORARY: &str = "tmp-";
 
 /// The objects of this node.
@@ -120,7 +121,8 @@ impl Store {
     pub fn create_sparse(&self, oid: ObjectId, bytes: &[u8]) -> io::Result<()> {
         self.replace(oid, |file| {
             let pages = bytes.chunks(PAGE_LEN).zip((0_u64..).step_by(PAGE_LEN));
-            for (page, offset) in pages.filter(|(page, _)| page.iter().any(|byte| *byte != 0)) {
+            // Compared as a whole: an inode has 12 MiB, and tests make thousands of them.
+            for (page, offset) in pages.filter(|(page, _)| *page != &ZEROS[..page.len()]) {
                 file.write_all_at(page, offset)?;
             }
             file.set_len(bytes.len() as u64)
