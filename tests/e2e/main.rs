@@ -15,6 +15,7 @@
 //! | [`snapshots`] | VDIs that become snapshots or vanish under the mount |
 //! | [`faults`] | what a cluster in trouble answers (minisheep only) |
 //! | [`memory`] | what attached volumes cost |
+//! | [`footprint`] | what the processes have in memory under full load |
 //! | [`scale`] | many VDIs and many volumes |
 //! | [`pages`] | what the kernel's page cache keeps, and when that must go |
 
@@ -43,6 +44,7 @@ mod control;
 mod data;
 mod faults;
 mod filesystems;
+mod footprint;
 mod images;
 mod memory;
 mod objects;
