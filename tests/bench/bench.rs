@@ -160,6 +160,8 @@ fn measure_site(options: &Options, results: &mut Results) -> Result<(), Failure>
         let contest = Contest::new(&site, &wire, &mounts, options.pace());
         for case in options.cases() {
             contest.hold(&case, None, results)?;
+            // What a run has found so far survives its end.
+            report::write(results, &options.out)?;
         }
     }
     if options.wants(Group::Control) {

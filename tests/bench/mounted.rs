@@ -117,7 +117,7 @@ impl Mounted {
     fn null(site: &Site) -> Result<Self, Failure> {
         let own = std::env::current_exe()?;
         let program = Program::start(|point| {
-            let mut command = Command::new(own);
+            let mut command = site.command(&own);
             command.arg("--serve-null").arg(point).args(["--mib", &site.mib().to_string()]);
             command
         })?;

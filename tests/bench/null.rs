@@ -9,9 +9,13 @@ use fuser::{
     InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty,
     ReplyEntry, ReplyOpen, ReplyWrite, Request, SessionACL, WriteFlags,
 };
+use nix::mount::{MntFlags, umount2};
+use signal_hook::consts::SIGTERM;
+use signal_hook::iterator::Signals;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// The name of the file.
@@ -36,7 +40,8 @@ struct Null {
     zeros: Vec<u8>,
 }
 
-/// Serves it on `point` until it is unmounted.
+/// Serves it on `point` until it is unmounted, which a SIGTERM does as well: that comes when the
+/// benchmark dies, and a mount without a server must not stay.
 pub fn serve(point: &Path, bytes: u64) -> Result<(), Failure> {
     let mut config = Config::default();
     config.mount_options =
@@ -44,6 +49,14 @@ pub fn serve(point: &Path, bytes: u64) -> Result<(), Failure> {
     config.acl = SessionACL::All;
     config.n_threads = Some(THREADS);
     let zeros = vec![0; REQUEST_LEN_MAX as usize];
+    let (mut signals, mounted) = (Signals::new([SIGTERM])?, point.to_owned());
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            if let Err(errno) = umount2(&mounted, MntFlags::MNT_DETACH) {
+                eprintln!("bench: {}: {errno}", mounted.display());
+            }
+        }
+    });
     Ok(fuser::mount(Null { bytes, zeros }, point, &config)?)
 }
 
