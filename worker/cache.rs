@@ -148,9 +148,20 @@ impl Cache {
         self.owners.release_claim(volume, vid.get());
     }
 
+    /// Whether a volume may use what is kept of an owner's objects.
+    pub fn may_use(&self, volume: VolumeId, owner: VdiId) -> bool {
+        self.owners.may_use(volume, owner.get())
+    }
+
+    /// Whether all of a piece is there, whoever may use it.
+    pub fn holds(&self, piece: &Piece) -> bool {
+        let there = |store: &Store| keys(piece).all(|key| store.table.peek(&key).is_some());
+        self.store.as_ref().is_some_and(there)
+    }
+
     /// Whether what a volume reads of an owner's objects from now on may be kept.
     pub fn may_learn(&self, volume: VolumeId, owner: VdiId) -> bool {
-        self.store.is_some() && self.owners.may_use(volume, owner.get())
+        self.store.is_some() && self.may_use(volume, owner)
     }
 
     /// Fills `span` when all of its bytes are known. `false`: it is untouched.

@@ -4,6 +4,7 @@
 //! The decisions themselves hold no socket, so tests drive them with a server
 //! in memory.
 
+use crate::ahead::Ahead;
 use crate::cache::Cache;
 use sheepfs::ipc::{Arena, Failure, FromWorker, Span, Tag};
 use sheepfs::wire::Request;
@@ -29,6 +30,8 @@ pub struct Context<'a, W> {
     pub arena: &'a Arena,
     /// The object cache.
     pub cache: &'a mut Cache,
+    /// What was read ahead.
+    pub ahead: &'a mut Ahead,
     /// The time of this step.
     pub now: Instant,
     /// Whether the sheep has refused a flush: it writes through, and need not be

@@ -1,6 +1,7 @@
 //! The worker's one owner of state: messages and replies go in, requests and
 //! messages come out, and nothing in here waits.
 
+use crate::ahead::Ahead;
 use crate::attach::{self, Attach};
 use crate::cache::Cache;
 use crate::context::{Context, Wire};
@@ -45,6 +46,7 @@ pub struct Engine {
     queries: HashMap<Tag, QueryRun>,
     waiters: HashMap<u32, Waiter>,
     cache: Cache,
+    ahead: Ahead,
     flush_refused: bool,
     /// What the supervisor knows of the cache, and when it may hear more.
     told: (CacheUsage, Option<Instant>),
@@ -76,6 +78,7 @@ impl Engine {
             queries: HashMap::new(),
             waiters: HashMap::new(),
             cache: Cache::new(cache_bytes, shared),
+            ahead: Ahead::default(),
             flush_refused: false,
             told: (CacheUsage::default(), None),
         }
@@ -182,6 +185,7 @@ impl Engine {
             out: &mut *around.out,
             arena: around.arena,
             cache: &mut self.cache,
+            ahead: &mut self.ahead,
             now: around.now,
             flush_refused: &mut self.flush_refused,
             waiters: &mut self.waiters,
@@ -298,6 +302,7 @@ impl Engine {
             }
         }
         self.settle_deadlines();
+        self.ahead.expire(around.now);
         self.tell_usage(around);
     }
 
@@ -325,6 +330,11 @@ impl Engine {
         let volumes = self.deadlines.next(wish).into_iter();
         let attaches = self.attaches.values().filter_map(Attach::next_deadline);
         let resumes = self.resumes.values().filter_map(Resume::next_deadline);
-        volumes.chain(attaches).chain(resumes).chain(self.usage_deadline()).min()
+        volumes
+            .chain(attaches)
+            .chain(resumes)
+            .chain(self.usage_deadline())
+            .chain(self.ahead.deadline())
+            .min()
     }
 }

@@ -6,6 +6,7 @@
 //! how the processes fit together.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod attach;
 mod cache;
 mod connection;

@@ -2,6 +2,7 @@
 //! order, makes snapshots at any moment, asks for patience, and checks the rules
 //! that the real one leaves to its clients (protocol 8.5, 8.7).
 
+mod ahead;
 mod cached;
 mod cases;
 mod cluster;

@@ -22,9 +22,11 @@ pub mod index;
 pub mod objects;
 mod pages;
 mod parts;
+mod readahead;
 pub mod recent;
 pub mod reload;
 mod repair;
+mod streams;
 mod stripe;
 mod updates;
 
@@ -43,6 +45,7 @@ use sheepfs::wire::request::{Extent, TRANSFER_LEN_MAX};
 use sheepfs::wire::{Request, Status, VdiId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+use streams::Streams;
 
 /// How long a part waits when the cluster asks for patience (HALT, recovery).
 const RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -64,6 +67,8 @@ pub enum Wait {
     Recheck(u32, PartId),
     /// Whether the cluster recovers, since a part's object is absent.
     Recovery(u32, PartId),
+    /// A piece that is read ahead, at that offset of that object.
+    Ahead(u32, u32),
     /// The header, since that entry is another now: is it still our VDI's?
     Confirm(u32, PartId, u32),
     /// A page of the index.
@@ -131,6 +136,7 @@ pub struct Volume {
     ops: BTreeMap<Tag, Op>,
     barriers: Barriers,
     recent: Recent,
+    streams: Streams,
     /// The gateway through which an earlier worker asked for the next vid's lock.
     lock_sent: Gateways,
     repairing: Option<u32>,
@@ -167,6 +173,7 @@ impl Volume {
             ops: BTreeMap::new(),
             barriers: Barriers::default(),
             recent: Recent::new(now),
+            streams: Streams::default(),
             lock_sent: Gateways::default(),
             repairing: None,
             refusals: 0,
@@ -219,9 +226,19 @@ impl Volume {
             return io.done(tag, Err(failure));
         }
         self.recent.note_use();
+        let len = u64::from(span.len());
+        let ahead = (kind == Kind::Read).then(|| self.streams.note(offset, len)).flatten();
         if kind == Kind::Read && self.read_cached(offset, span, io) {
-            return io.done(tag, Ok(()));
+            io.done(tag, Ok(()));
+        } else {
+            self.queue(tag, kind, offset, span, io);
         }
+        if let Some(wanted) = ahead {
+            self.ask_ahead(wanted, span.len(), io);
+        }
+    }
+
+    fn queue(&mut self, tag: Tag, kind: Kind, offset: u64, span: Span, io: &mut Io) {
         let objects = self.split(tag, kind, offset, span);
         let write = (kind == Kind::Write).then(|| self.barriers.begin_write());
         self.ops.insert(tag, Op { parts_left: objects.len(), failure: None, write });
@@ -285,7 +302,9 @@ impl Volume {
         vid: u32,
         io: &mut Io,
     ) -> bool {
-        self.on_wire -= 1;
+        if !matches!(wait, Wait::Ahead(..)) {
+            self.on_wire -= 1;
+        }
         let verdict = on_object(status);
         if verdict == Verdict::SheepGone {
             return true;
@@ -300,6 +319,9 @@ impl Volume {
             }
             Wait::Confirm(object, part, entry) => {
                 self.confirmed(object, part, entry, (verdict, bytes), io);
+            }
+            Wait::Ahead(object, offset) => {
+                self.piece_replied((object, offset), verdict, bytes, io);
             }
             Wait::Page(page) => self.page_replied(page, verdict, bytes, io),
             Wait::PageHeader(page, entries) => {
@@ -407,6 +429,7 @@ impl Volume {
     fn release(&mut self, tag: Tag, io: &mut Io) {
         self.phase = Phase::Failed(Failure::NotAttached);
         io.cache.drop_volume(self.id);
+        io.ahead.drop_volume(self.id);
         match self.locked.take() {
             Some(vid) => self.send(Request::release_vdi(vid), None, Wait::Release(tag), io),
             None => io.done(tag, Ok(())),

@@ -20,6 +20,8 @@ struct Plan {
     deaths: usize,
     /// Whether the supervisor dies with it.
     mortal: bool,
+    /// Whether ranges follow each other, so that reading ahead has something to do.
+    sequential: bool,
 }
 
 const PLAN: Plan = Plan {
@@ -30,13 +32,21 @@ const PLAN: Plan = Plan {
     second: false,
     deaths: 0,
     mortal: false,
+    sequential: false,
 };
 
 /// A byte of the model; `None` after a write there failed, since nobody knows.
 type Byte = Option<u8>;
 
 /// Ranges of a batch lie apart, so that the model knows what each must see.
-fn batch(random: &mut Rand, shape: Shape) -> Vec<(u64, u32)> {
+fn batch(random: &mut Rand, shape: Shape, sequential: bool) -> Vec<(u64, u32)> {
+    if sequential {
+        let len = 1 + random.below(shape.object_len());
+        let first = random.below(shape.len);
+        let starts = (first..shape.len).step_by(len).take(12);
+        let range = |at: usize| (at as u64, u32::try_from(len.min(shape.len - at)).unwrap());
+        return starts.map(range).collect();
+    }
     let mut at = random.below(3 * shape.object_len());
     let mut ranges = Vec::new();
     while at < shape.len && ranges.len() < 12 {
@@ -98,7 +108,7 @@ impl Game {
     fn play_batch(&mut self) {
         let mut expected = HashMap::new();
         let mut room = 0;
-        for (offset, len) in batch(&mut self.run.random, self.plan.shape) {
+        for (offset, len) in batch(&mut self.run.random, self.plan.shape, self.plan.sequential) {
             self.tag += 1;
             let span = RawSpan { offset: room, len };
             room += len;
@@ -139,7 +149,8 @@ impl Game {
         let start = usize::try_from(offset).unwrap();
         let second = self.plan.second && self.batches >= 5;
         let volume = if second && run.random.below(3) == 0 { SNAPSHOT } else { VOLUME };
-        let written = (volume == VOLUME && run.random.below(2) == 0)
+        let writes = if self.plan.sequential { 8 } else { 2 };
+        let written = (volume == VOLUME && run.random.below(writes) == 0)
             .then(|| u8::try_from(1 + run.random.below(255)).unwrap());
         if let Some(value) = written {
             run.arena.fill(run.arena.check(span).unwrap(), &vec![value; span.len as usize]);
@@ -208,6 +219,26 @@ fn the_disk_equals_its_model_whatever_the_order_of_replies() {
 fn the_cache_changes_nothing() {
     let plan = Plan { cache_bytes: 1 << 17, ..PLAN };
     seeds(100, 20).for_each(|seed| drop(play(seed, plan)));
+}
+
+#[test]
+fn reading_ahead_changes_nothing() {
+    let shape = Shape { shift: 14, len: 8 << 14, copy_policy: 0 };
+    for seed in seeds(900, 16) {
+        let cache_bytes = (seed % 2) << 17;
+        let deaths = usize::try_from(seed / 2 % 2).unwrap() * 4;
+        let (second, failures) = (seed / 4 % 2 == 1, usize::try_from(seed / 8 % 2).unwrap() * 6);
+        let plan = Plan {
+            shape,
+            cache_bytes,
+            deaths,
+            failures,
+            second: second && deaths == 0,
+            sequential: true,
+            ..PLAN
+        };
+        drop(play(seed, plan));
+    }
 }
 
 /// Protocol 7.4: the server loses index entries while it makes a snapshot.

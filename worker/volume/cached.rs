@@ -4,6 +4,7 @@
 use super::index;
 use super::objects::{Kind, Part, State};
 use super::{Io, Phase, Volume};
+use crate::ahead::Cover;
 use crate::cache::Piece;
 use sheepfs::ipc::Span;
 use sheepfs::wire::VdiId;
@@ -31,14 +32,22 @@ impl Volume {
         let written = self.objects.get(&object).is_some_and(|queue| queue.has_writes());
         matches!(self.phase, Phase::Serving)
             && !written
-            && io.cache.read(self.id, &Piece { owner, object, extent }, span, io.arena)
+            && self.known((owner, object), extent, span, io) == Cover::Filled
     }
 
-    /// A read's turn has come: nothing that overlaps it is under way. `true`: the
-    /// cache has answered it.
-    pub(super) fn part_cached(&self, object: u32, part: &Part, owner: VdiId, io: &mut Io) -> bool {
-        let piece = Piece { owner, object, extent: part.extent };
-        io.cache.read(self.id, &piece, part.span, io.arena)
+    /// A read's turn has come: nothing that overlaps it is under way. What is known of it
+    /// without asking?
+    pub(super) fn known(
+        &self,
+        (owner, object): (VdiId, u32),
+        extent: Extent,
+        span: Span,
+        io: &mut Io,
+    ) -> Cover {
+        if io.cache.read(self.id, &Piece { owner, object, extent }, span, io.arena) {
+            return Cover::Filled;
+        }
+        self.read_ahead((owner, object), extent, span, io)
     }
 
     /// A part is about to be sent, in that state, to `owner`'s object.
@@ -53,8 +62,12 @@ impl Volume {
             (Kind::Read, _) => io.cache.note_miss(),
             (Kind::Write, State::Creating) => {
                 io.cache.forget_object(owner, object, self.header.block_size_shift);
+                io.ahead.void_object(self.id, object);
             }
-            (Kind::Write, _) => io.cache.forget(&Piece { owner, object, extent: part.extent }),
+            (Kind::Write, _) => {
+                io.cache.forget(&Piece { owner, object, extent: part.extent });
+                io.ahead.void(self.id, object, part.extent);
+            }
         }
         let learns = io.cache.may_learn(self.id, owner).then_some(owner);
         if let Some(part) = self.objects.get_mut(&object).and_then(|queue| queue.get_mut(part.id)) {

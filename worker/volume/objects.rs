@@ -45,6 +45,8 @@ pub enum State {
     Running,
     /// Its object is being created, or the index entry written.
     Creating,
+    /// What it wants to read is being read ahead.
+    Awaiting,
     /// Its index entry is read again, which was this before.
     Rechecking(u32),
 }
@@ -161,11 +163,22 @@ impl ObjectQueue {
         found
     }
 
+    /// Lets parts that stand so wait for those before them only.
+    pub fn wake(&mut self, state: State) {
+        for part in self.parts.iter_mut().filter(|part| part.state == state) {
+            part.state = State::Waiting;
+        }
+    }
+
     /// When the first delayed part may run.
     pub fn delayed_until(&self) -> Option<Instant> {
         let until = |part: &Part| match part.state {
             State::Delayed(until) => Some(until),
-            State::Waiting | State::Running | State::Creating | State::Rechecking(_) => None,
+            State::Waiting
+            | State::Running
+            | State::Creating
+            | State::Awaiting
+            | State::Rechecking(_) => None,
         };
         self.parts.iter().filter_map(until).min()
     }
@@ -183,7 +196,7 @@ impl ObjectQueue {
         let ripe = match part.state {
             State::Waiting => true,
             State::Delayed(until) => until <= now,
-            State::Running | State::Creating | State::Rechecking(_) => false,
+            State::Running | State::Creating | State::Awaiting | State::Rechecking(_) => false,
         };
         let blocks = |(number, other): (usize, &Part)| {
             let before = number < at || other.is_active();

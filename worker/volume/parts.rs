@@ -4,6 +4,7 @@
 use super::index::{self, Index};
 use super::objects::{Doubt, Kind, ObjectQueue, Part, PartId, State};
 use super::{Io, Phase, RETRY_DELAY, Volume, Wait};
+use crate::ahead::Cover;
 use crate::verdict::Verdict;
 use sheepfs::ipc::{Failure, FromWorker, Tag};
 use sheepfs::wire::cluster::in_recovery;
@@ -31,14 +32,20 @@ impl Volume {
             let Some(part) = queue.next(creates, self.header.is_erasure_coded(), io.now) else {
                 return;
             };
-            let owner = index::owner(entry).filter(|_| part.kind == Kind::Read);
-            if owner.is_some_and(|owner| self.part_cached(object, &part, owner, io)) {
-                self.finish_part(object, part.id, None, io);
-            } else if part.kind == Kind::Read && owner.is_none() {
-                io.arena.zero(part.span);
-                self.finish_part(object, part.id, None, io);
-            } else {
-                self.start(object, &part, entry, io);
+            let known = match (part.kind, index::owner(entry)) {
+                (Kind::Write, _) => Cover::None,
+                (Kind::Read, Some(owner)) => {
+                    self.known((owner, object), part.extent, part.span, io)
+                }
+                (Kind::Read, None) => {
+                    io.arena.zero(part.span);
+                    Cover::Filled
+                }
+            };
+            match known {
+                Cover::Filled => self.finish_part(object, part.id, None, io),
+                Cover::UnderWay => self.set_state(object, part.id, State::Awaiting),
+                Cover::None => self.start(object, &part, entry, io),
             }
         }
     }
@@ -217,6 +224,7 @@ impl Volume {
         (part.state, part.doubt) = (State::Waiting, Doubt::Rechecked);
         if self.index.get(object) == Some(seen) {
             self.index.set(object, entry);
+            io.ahead.void_object(self.id, object);
             self.recent.learn(object, index::owner(entry), io.now);
             self.tell_allocation(object, index::owner(entry).map_or(0, VdiId::get), io);
         }

@@ -354,6 +354,7 @@ impl Volume {
         self.header = InodeHeader { vdi_size: self.header.vdi_size, ..header };
         self.index = reload.index;
         self.claim(io);
+        io.ahead.drop_volume(self.id);
         reload.checked.into_iter().for_each(|allocation| self.recent.push(allocation));
         io.out.push(FromWorker::Moved { volume: self.id, facts: self.facts() });
         let objects: Vec<u32> = self.objects.keys().copied().collect();
@@ -365,6 +366,7 @@ impl Volume {
         tracing::error!(volume = %self.name, vid = %self.own, "the volume cannot be used any more: {failure}");
         self.phase = Phase::Failed(failure);
         io.cache.drop_volume(self.id);
+        io.ahead.drop_volume(self.id);
         let objects: Vec<u32> = self.objects.keys().copied().collect();
         for object in objects {
             let waiting = self.objects.get_mut(&object).map(ObjectQueue::remove_waiting);
