@@ -50,6 +50,14 @@ enum Turn {
     Dead,
 }
 
+/// What a wait found besides words.
+struct Woken {
+    /// The worker is dead.
+    dead: bool,
+    /// There may be messages in the outbox.
+    waking: bool,
+}
+
 /// How much of what was said was heard.
 enum Heard {
     All,
@@ -147,8 +155,10 @@ impl Link {
     }
 
     fn turn<R: Parked>(&self, data: &DataPath<R>, events: &Events) -> Result<Turn, LinkError> {
-        let dead = self.wait().map_err(LinkError::Wait)?;
-        self.empty_outbox();
+        let Woken { dead, waking } = self.wait().map_err(LinkError::Wait)?;
+        if waking {
+            self.empty_outbox();
+        }
         loop {
             let (done, end) = self.receive(data, events);
             let heard = done.len();
@@ -168,8 +178,8 @@ impl Link {
         }
     }
 
-    /// Waits for words, room, or the worker's death. `true`: it is dead.
-    fn wait(&self) -> Result<bool, Errno> {
+    /// Waits for words, room, or the worker's death.
+    fn wait(&self) -> Result<Woken, Errno> {
         let waiting = !self.outbox().is_empty();
         let room = if waiting { PollFlags::POLLOUT } else { PollFlags::empty() };
         let socket = PollFd::new(self.socket.as_fd(), PollFlags::POLLIN | room);
@@ -177,8 +187,11 @@ impl Link {
         let process = PollFd::new(self.process.as_fd(), PollFlags::POLLIN);
         let mut fds = [socket, wake, process];
         match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) => Ok(fds[2].any().unwrap_or(true)),
-            Err(Errno::EINTR) => Ok(false),
+            Ok(_) => {
+                let [_, wake, process] = fds.map(|fd| fd.any().unwrap_or(true));
+                Ok(Woken { dead: process, waking: waiting || wake })
+            }
+            Err(Errno::EINTR) => Ok(Woken { dead: false, waking: waiting }),
             Err(errno) => Err(errno),
         }
     }
