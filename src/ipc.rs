@@ -11,6 +11,7 @@
 //! | [`failure`] | why something was not done, and its errno |
 //! | [`channel`] | the socket, typed by direction |
 //! | [`arena`] | the shared memory |
+//! | [`route`] | whom requests for objects are sent to |
 //! | [`slots`] | which parts of the arena are free; the supervisor's book |
 
 pub mod arena;
@@ -18,6 +19,7 @@ pub mod channel;
 pub mod failure;
 pub mod inherited;
 pub mod message;
+pub mod route;
 pub mod slots;
 
 pub use arena::{Arena, RawSpan, Span};
@@ -27,4 +29,5 @@ pub use message::{
     Allocation, CacheUsage, ClusterFacts, FromWorker, Gateways, LostReason, Query, QuietReason,
     Report, Tag, ToWorker, VolumeFacts, VolumeId,
 };
+pub use route::{Route, Routed};
 pub use slots::Slots;

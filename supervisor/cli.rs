@@ -4,6 +4,8 @@ use crate::control::outage::OnOutage;
 use crate::mount::SOURCE;
 use clap::{Parser, ValueEnum};
 use sheepfs::address::{DEFAULT_PORT, SheepAddress, parse_port};
+use sheepfs::ipc::Route;
+use sheepfs::ipc::route::{CONNECTIONS_DEFAULT, CONNECTIONS_MAX, CONNECTIONS_MIN};
 use sheepfs::size::parse_size;
 use sheepfs::wire::name::{NameError, VdiName, VolumeName};
 use std::path::{Path, PathBuf};
@@ -104,6 +106,15 @@ pub struct Options {
     #[arg(long, value_name = "WORDS", default_value = SOURCE, value_parser = parse_source)]
     pub source: String,
 
+    /// Ask a node that holds a replica for objects, or always the sheep: replica or gateway
+    #[arg(long, value_name = "WAY", default_value = "replica")]
+    pub route: Route,
+
+    /// TCP connections at most, in all
+    #[arg(long, value_name = "COUNT", default_value_t = CONNECTIONS_DEFAULT,
+          value_parser = parse_connections)]
+    pub max_connections: u32,
+
     /// Check whether this build can take over the state of another on stdin
     #[arg(long, exclusive = true)]
     pub check_state: bool,
@@ -156,6 +167,9 @@ enum ValueError {
     /// `--io-timeout` is no such time.
     #[error("a number of seconds above 0 and up to {IO_TIMEOUT_MAX} is wanted")]
     IoTimeout,
+    /// `--max-connections` is no such number.
+    #[error("a number from {CONNECTIONS_MIN} to {CONNECTIONS_MAX} is wanted")]
+    Connections,
     /// `--mode` is no mode.
     #[error("an octal number from 0 to 777 is wanted")]
     Mode,
@@ -252,6 +266,12 @@ fn parse_io_timeout(text: &str) -> Result<Duration, ValueError> {
     // The worker is told in milliseconds.
     let sensible = Duration::from_millis(1)..=Duration::from_secs_f64(IO_TIMEOUT_MAX);
     if sensible.contains(&time) { Ok(time) } else { Err(ValueError::IoTimeout) }
+}
+
+fn parse_connections(text: &str) -> Result<u32, ValueError> {
+    let count = text.parse().map_err(|_| ValueError::Connections)?;
+    let sensible = (CONNECTIONS_MIN..=CONNECTIONS_MAX).contains(&count);
+    if sensible { Ok(count) } else { Err(ValueError::Connections) }
 }
 
 /// A time above 0, in seconds, perhaps with a fraction.

@@ -34,6 +34,7 @@ pub mod poison;
 mod query;
 mod recover;
 mod refusal;
+mod routing;
 pub mod run;
 mod spare;
 mod succession;
@@ -52,9 +53,10 @@ use heartbeat::Heartbeat;
 use life::{Life, Spare};
 use outage::OnOutage;
 use poison::Death;
-use sheepfs::ipc::{Gateways, Tag, ToWorker, VolumeId};
+use sheepfs::ipc::{Gateways, Route, Tag, ToWorker, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -90,6 +92,10 @@ pub struct Control {
     cache_len: u64,
     cache_on: bool,
     io_timeout: Duration,
+    /// Whom objects are asked of.
+    route: Route,
+    /// The nodes, besides its sheep, that the session may have sent changes to.
+    direct: BTreeSet<SocketAddr>,
     /// Whether an attach takes the lock that another client holds.
     steal_lock: bool,
     phase: Phase,
@@ -149,6 +155,8 @@ pub struct Wishes {
     pub cache_on: bool,
     /// How long a request may be on the wire without progress.
     pub io_timeout: Duration,
+    /// Whom objects are asked of at first.
+    pub route: Route,
     /// What becomes of requests while no sheep serves.
     pub on_outage: OnOutage,
     /// Whether an attach takes the lock that another client holds.
@@ -170,6 +178,8 @@ impl Control {
             cache_len: wishes.cache_len,
             cache_on: wishes.cache_on,
             io_timeout: wishes.io_timeout,
+            route: wishes.route,
+            direct: BTreeSet::new(),
             steal_lock: wishes.steal_lock,
             life: Life::BackingOff { until: now, worker: None },
             beat: Heartbeat::new(heartbeat::EVERY_ACTIVE, now),

@@ -115,11 +115,11 @@ impl<R> DataPath<R> {
     }
 
     /// A worker is dead, and all that it said was heard: its requests wait for the
-    /// next one. `gateway` is the sheep of its session, where they may still run.
+    /// next one. `gateways` are those of its session, where they may still run.
     /// Gives what it was told of and has not answered.
-    pub fn lost(&self, generation: u64, gateway: Option<SocketAddr>, now: Instant) -> Vec<Tag> {
+    pub fn lost(&self, generation: u64, gateways: &[SocketAddr], now: Instant) -> Vec<Tag> {
         let mut state = self.lock();
-        let (told, link) = state.lost(generation, gateway, now);
+        let (told, link) = state.lost(generation, gateways, now);
         let fenced = state.fences.len();
         drop(state);
         // It may be the last owner of an arena, whose end takes its time.

@@ -26,6 +26,8 @@ pub enum WritableFile {
     PageCache,
     /// `config/object_cache`: 0 or 1.
     ObjectCache,
+    /// `config/route`: replica or gateway.
+    Route,
     /// `config/sheep_info`: the sheep to fail over to.
     SheepInfo,
 }

@@ -31,6 +31,16 @@
 //! keep the same gateway's counter up, or a peer of it hangs, the asking goes on,
 //! and the fence time is the end of it.
 //!
+//! # Several gateways
+//!
+//! A session asks holders of objects directly, besides its own sheep (the worker's
+//! `routing` module). Which of them had an orphan is not known here, so all may have it:
+//! an orphan is over when it is over at each gateway that the session could have sent
+//! changes to. The worker says so of a gateway before the first request for data goes
+//! there, and waits until that is in the state; it says when a gateway is left, which it
+//! only is with nothing outstanding. Gateways that never had an orphan say at once that
+//! nothing is active, so this costs milliseconds. The last one to be over counts.
+//!
 //! # What is fenced
 //!
 //! The unit is an object of a volume, not a range: a late create replaces all of it.
@@ -40,9 +50,9 @@
 //! them. The worker says which write creates, before the create leaves.
 
 use crate::inflight::Request;
-use crate::state::{Clock, SavedFence};
+use crate::state::{Clock, SavedFences};
 use sheepfs::ipc::{QuietReason, VolumeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -74,13 +84,11 @@ pub enum Release {
     Time,
 }
 
-/// What the orphans of one worker are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Fence {
-    /// Where they may still run.
-    gateway: SocketAddr,
-    /// Whose they are.
-    generation: u64,
+/// Where the orphans of one worker may still run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Orphans {
+    /// Never empty.
+    gateways: BTreeSet<SocketAddr>,
     since: Instant,
 }
 
@@ -103,7 +111,10 @@ pub struct FenceCounters {
 #[derive(Debug)]
 pub struct Fences {
     limit: Option<Duration>,
-    by_object: BTreeMap<Object, Vec<Fence>>,
+    /// By the worker's generation.
+    orphans: BTreeMap<u64, Orphans>,
+    /// The workers whose orphans may change an object.
+    by_object: BTreeMap<Object, Vec<u64>>,
     counters: FenceCounters,
 }
 
@@ -111,42 +122,52 @@ impl Fences {
     /// No fences yet; those to come last `limit` at most. Without a limit there will
     /// be none: that is for the test that shows what they are for.
     pub fn new(limit: Option<Duration>) -> Self {
-        Self { limit, by_object: BTreeMap::new(), counters: FenceCounters::default() }
+        Self {
+            limit,
+            orphans: BTreeMap::new(),
+            by_object: BTreeMap::new(),
+            counters: FenceCounters::default(),
+        }
     }
 
-    /// Changes of that worker to an object may still run on that gateway.
-    pub fn add(&mut self, object: Object, gateway: SocketAddr, generation: u64, now: Instant) {
-        if self.limit.is_none() {
+    /// Changes of that worker to an object may still run on any of those gateways.
+    pub fn add(&mut self, object: Object, gateways: &[SocketAddr], generation: u64, now: Instant) {
+        if self.limit.is_none() || gateways.is_empty() {
             return;
         }
+        let new = || Orphans { gateways: BTreeSet::new(), since: now };
+        self.orphans.entry(generation).or_insert_with(new).gateways.extend(gateways);
         let fences = self.by_object.entry(object).or_default();
-        if fences.iter().any(|fence| (fence.gateway, fence.generation) == (gateway, generation)) {
-            return;
+        if !fences.contains(&generation) {
+            fences.push(generation);
+            self.counters.fenced += 1;
         }
-        fences.push(Fence { gateway, generation, since: now });
-        self.counters.fenced += 1;
     }
 
     /// All, for a successor of this process.
-    pub fn saved(&self) -> Vec<SavedFence> {
+    pub fn saved(&self) -> Vec<SavedFences> {
         let clock = Clock::read();
-        let save = |(object, fence): (&Object, &Fence)| SavedFence {
-            volume: object.volume,
-            block: object.block,
-            gateway: fence.gateway,
-            generation: fence.generation,
-            since: clock.number(fence.since),
+        let objects = |generation| {
+            let of_worker = self.by_object.iter().filter(move |(_, all)| all.contains(&generation));
+            of_worker.map(|(object, _)| (object.volume, object.block)).collect()
         };
-        let each = self.by_object.iter();
-        each.flat_map(|(object, fences)| fences.iter().map(move |fence| save((object, fence))))
-            .collect()
+        let save = |(generation, orphans): (&u64, &Orphans)| SavedFences {
+            generation: *generation,
+            gateways: orphans.gateways.iter().copied().collect(),
+            since: clock.number(orphans.since),
+            objects: objects(*generation),
+        };
+        self.orphans.iter().map(save).collect()
     }
 
     /// Those of a predecessor.
-    pub fn restore(&mut self, fences: &[SavedFence]) {
+    pub fn restore(&mut self, fences: &[SavedFences]) {
         let clock = Clock::read();
-        for SavedFence { volume, block, gateway, generation, since } in fences.iter().cloned() {
-            self.add(Object { volume, block }, gateway, generation, clock.instant(since));
+        for SavedFences { generation, gateways, since, objects } in fences {
+            for (volume, block) in objects.iter().copied() {
+                let since = clock.instant(*since);
+                self.add(Object { volume, block }, gateways, *generation, since);
+            }
         }
     }
 
@@ -167,11 +188,8 @@ impl Fences {
 
     /// Where orphans may still run, each gateway once.
     pub fn gateways(&self) -> Vec<SocketAddr> {
-        let all = self.by_object.values().flatten().map(|fence| fence.gateway);
-        let mut gateways: Vec<SocketAddr> = all.collect();
-        gateways.sort_unstable();
-        gateways.dedup();
-        gateways
+        let all = self.orphans.values().flat_map(|orphans| &orphans.gateways);
+        all.copied().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// How often what happened.
@@ -182,19 +200,26 @@ impl Fences {
     /// A worker has proof that nothing of earlier workers runs on a gateway. Gives
     /// the objects that are free now.
     pub fn quiet(&mut self, gateway: SocketAddr, said_by: u64, how: QuietReason) -> Vec<Object> {
-        let over = |fence: &Fence| fence.gateway == gateway && fence.generation < said_by;
-        self.release(over, Release::Known(how))
+        let mut over = Vec::new();
+        for (generation, orphans) in self.orphans.range_mut(..said_by) {
+            if orphans.gateways.remove(&gateway) && orphans.gateways.is_empty() {
+                over.push(*generation);
+            }
+        }
+        self.release(&over, Release::Known(how))
     }
 
     /// Releases those whose time is over.
     pub fn expire(&mut self, now: Instant) -> Vec<Object> {
         let limit = self.limit.unwrap_or_default();
-        self.release(|fence| fence.since + limit <= now, Release::Time)
+        let over = self.orphans.iter().filter(|(_, orphans)| orphans.since + limit <= now);
+        let over: Vec<u64> = over.map(|(generation, _)| *generation).collect();
+        self.release(&over, Release::Time)
     }
 
     /// When the next one's time is over.
     pub fn deadline(&self) -> Option<Instant> {
-        let since = self.by_object.values().flatten().map(|fence| fence.since).min()?;
+        let since = self.orphans.values().map(|orphans| orphans.since).min()?;
         Some(since + self.limit?)
     }
 
@@ -215,11 +240,15 @@ impl Fences {
         self.by_object.range(object(0)..=object(u32::MAX)).next().is_some()
     }
 
-    fn release(&mut self, over: impl Fn(&Fence) -> bool, why: Release) -> Vec<Object> {
+    fn release(&mut self, over: &[u64], why: Release) -> Vec<Object> {
         let (mut free, mut released) = (Vec::new(), 0);
+        if over.is_empty() {
+            return free;
+        }
+        self.orphans.retain(|generation, _| !over.contains(generation));
         self.by_object.retain(|object, fences| {
             let before = fences.len();
-            fences.retain(|fence| !over(fence));
+            fences.retain(|generation| !over.contains(generation));
             released += (before - fences.len()) as u64;
             if fences.is_empty() {
                 free.push(*object);
@@ -276,10 +305,10 @@ mod tests {
     fn a_proof_counts_for_earlier_workers_on_that_gateway_only() {
         let now = Instant::now();
         let mut fences = Fences::new(Some(LIMIT));
-        fences.add(object(1), gateway(1), 1, now);
-        fences.add(object(1), gateway(1), 1, now);
-        fences.add(object(1), gateway(2), 2, now);
-        fences.add(object(2), gateway(1), 3, now);
+        fences.add(object(1), &[gateway(1)], 1, now);
+        fences.add(object(1), &[gateway(1)], 1, now);
+        fences.add(object(1), &[gateway(2)], 2, now);
+        fences.add(object(2), &[gateway(1)], 3, now);
         assert_eq!(fences.gateways(), [gateway(1), gateway(2)]);
         assert_eq!(fences.quiet(gateway(1), 3, QuietReason::Drained), []);
         assert!(fences.holds(object(1)), "of the other gateway");
@@ -291,10 +320,34 @@ mod tests {
         assert_eq!(fences.counters(), expected);
     }
 
+    /// An orphan that may run at any of several gateways is over when it is at each.
+    #[test]
+    fn all_gateways_of_a_session_must_be_quiet() {
+        let now = Instant::now();
+        let mut fences = Fences::new(Some(LIMIT));
+        let all = [gateway(1), gateway(2), gateway(3)];
+        fences.add(object(1), &all, 1, now);
+        fences.add(object(2), &all, 1, now);
+        assert_eq!(fences.gateways(), all);
+        assert_eq!(fences.quiet(gateway(2), 2, QuietReason::Drained), []);
+        assert_eq!(fences.quiet(gateway(2), 2, QuietReason::Drained), []);
+        assert_eq!(fences.quiet(gateway(1), 2, QuietReason::Gone), []);
+        assert!(fences.holds(object(1)) && fences.holds(object(2)));
+        let mut successor = Fences::new(Some(LIMIT));
+        successor.restore(&fences.saved());
+        assert_eq!(successor.gateways(), [gateway(3)]);
+        for mut fences in [fences, successor] {
+            let free = fences.quiet(gateway(3), 2, QuietReason::Drained);
+            assert_eq!(free, [object(1), object(2)]);
+            assert_eq!((fences.counters().fenced, fences.counters().drained), (2, 2));
+            assert!(fences.gateways().is_empty() && fences.is_empty());
+        }
+    }
+
     #[test]
     fn without_a_fence_time_there_are_none() {
         let mut fences = Fences::new(None);
-        fences.add(object(1), gateway(1), 1, Instant::now());
+        fences.add(object(1), &[gateway(1)], 1, Instant::now());
         assert!(fences.is_empty() && !fences.holds(object(1)));
         assert_eq!(fences.counters(), FenceCounters::default());
     }
@@ -303,8 +356,8 @@ mod tests {
     fn time_is_the_last_resort() {
         let now = Instant::now();
         let mut fences = Fences::new(Some(LIMIT));
-        fences.add(object(1), gateway(1), 1, now);
-        fences.add(object(2), gateway(1), 2, now + Duration::from_secs(1));
+        fences.add(object(1), &[gateway(1)], 1, now);
+        fences.add(object(2), &[gateway(1)], 2, now + Duration::from_secs(1));
         assert_eq!(fences.deadline(), Some(now + LIMIT));
         assert_eq!(fences.expire(now + LIMIT - Duration::from_millis(1)), []);
         assert_eq!(fences.expire(now + LIMIT), [object(1)]);

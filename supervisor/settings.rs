@@ -11,7 +11,7 @@ use crate::state::{SavedControl, Slab};
 use crate::status::{self, Data};
 use crate::volumes::Volumes;
 use serde::{Deserialize, Serialize};
-use sheepfs::ipc::CacheUsage;
+use sheepfs::ipc::{CacheUsage, Route, Routed};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,8 @@ pub enum LocalFile {
     ObjectCache,
     /// `config/status`.
     Status,
+    /// `config/route`.
+    Route,
 }
 
 /// How the worker fares.
@@ -129,6 +131,10 @@ pub struct Known {
     pub last_error: Option<String>,
     /// How the object cache of the worker in use fares, by what it says.
     pub cache: CacheUsage,
+    /// Whom objects are asked of.
+    pub route: Route,
+    /// How requests were sent in this session.
+    pub routed: Routed,
 }
 
 impl Known {
@@ -146,6 +152,8 @@ impl Known {
             candidates: 1,
             last_error: None,
             cache: CacheUsage::default(),
+            route: Route::default(),
+            routed: Routed::default(),
         }
     }
 
@@ -182,7 +190,7 @@ impl Shared {
         Self {
             page_cache: AtomicBool::new(before.page_cache),
             object_cache: AtomicBool::new(before.object_cache),
-            known: Mutex::new(Known::new(sheep)),
+            known: Mutex::new(Known { route: before.route, ..Known::new(sheep) }),
             volumes,
             allocations,
         }
@@ -237,6 +245,7 @@ impl Shared {
             LocalFile::SheepInfo => format!("{}\n", self.known().sheep),
             LocalFile::PageCache => switch_text(self.page_cache()),
             LocalFile::ObjectCache => switch_text(self.object_cache()),
+            LocalFile::Route => format!("{}\n", self.known().route),
             LocalFile::Status => {
                 status::text(&self.known().clone(), data, &self.volumes, Instant::now())
             }
@@ -269,6 +278,14 @@ mod tests {
         shared.set_object_cache(false);
         assert_eq!(shared.text_of(LocalFile::PageCache, &Data::default()), b"1\n");
         assert_eq!(shared.text_of(LocalFile::ObjectCache, &Data::default()), b"0\n");
+    }
+
+    #[test]
+    fn the_route_shows_as_a_word() {
+        let shared = shared();
+        assert_eq!(shared.text_of(LocalFile::Route, &Data::default()), b"replica\n");
+        shared.known().route = Route::Gateway;
+        assert_eq!(shared.text_of(LocalFile::Route, &Data::default()), b"gateway\n");
     }
 
     #[test]

@@ -93,6 +93,7 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
             let control = SavedControl {
                 page_cache: options.page_cache,
                 object_cache: options.object_cache,
+                route: options.route,
                 sheep: Some(wishes.candidates.current()),
                 ..SavedControl::default()
             };
@@ -136,6 +137,7 @@ fn parts(
         events,
         workers: Workers::new(sink),
         io_timeout: options.io_timeout,
+        connections_max: options.max_connections,
         fence_time: options.fence_time(),
         point,
         options: mount_options(options),
@@ -151,6 +153,7 @@ fn wishes(options: &Options, candidates: Candidates) -> Wishes {
         cache_len: options.cache_size.unwrap_or_else(cache_size::default),
         cache_on: options.object_cache,
         io_timeout: options.io_timeout,
+        route: options.route,
         on_outage: kernel_limits::fitted(options.on_outage),
         steal_lock: options.steal_lock,
     }

@@ -24,7 +24,7 @@ mod snapshot;
 pub use clock::Clock;
 pub use memory::MemoryError;
 pub use records::{Records, Slab};
-pub use saved::{Saved, SavedControl, SavedFence, SavedMount, SavedProcess, SavedVolume};
+pub use saved::{Saved, SavedControl, SavedFences, SavedMount, SavedProcess, SavedVolume};
 pub use snapshot::SnapshotError;
 
 use memory::Memory;

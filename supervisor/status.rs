@@ -46,6 +46,11 @@ pub fn text(known: &Known, data: &Data, volumes: &Volumes, now: Instant) -> Stri
     line("cache_misses", &known.cache.misses);
     line("cache_hit_percent", &percent(known.cache.hits, known.cache.misses));
     line("cache_bytes", &known.cache.bytes);
+    line("route", &known.route);
+    line("direct_nodes", &known.routed.nodes);
+    line("routed_direct", &known.routed.direct);
+    line("routed_gateway", &known.routed.gateway);
+    line("routed_again", &known.routed.again);
     line("last_error", &one_line(known.last_error.as_deref().unwrap_or("none")));
     text
 }
@@ -90,7 +95,7 @@ mod tests {
     use super::*;
     use crate::settings::Swap;
     use crate::settings::WorkerState;
-    use sheepfs::ipc::CacheUsage;
+    use sheepfs::ipc::{CacheUsage, Route, Routed};
     use std::time::Duration;
 
     #[test]
@@ -102,6 +107,8 @@ mod tests {
         known.epoch = 9;
         known.candidates = 2;
         known.cache = CacheUsage { hits: 3, misses: 1, bytes: 8192 };
+        known.route = Route::Gateway;
+        known.routed = Routed { nodes: 3, direct: 40, gateway: 5, again: 1 };
         known.last_error = Some("attach\rdisk: gone".to_owned());
         for (swap, times) in [
             (Swap::WorkerDied, 1),
@@ -125,6 +132,8 @@ mod tests {
                         short_writes 0\npoisoned 0\nlongest_stall_ms 22\n\
                         in_flight 7\nepoch 9\ncandidates 2\nvolumes 0\n\
                         cache_hits 3\ncache_misses 1\ncache_hit_percent 75\ncache_bytes 8192\n\
+                        route gateway\n\
+                        direct_nodes 3\nrouted_direct 40\nrouted_gateway 5\nrouted_again 1\n\
                         last_error attach?disk: gone\n";
         assert_eq!(text(&known, &data, &Volumes::default(), now), expected);
     }

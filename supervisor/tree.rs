@@ -48,6 +48,7 @@ impl File {
             Self::Unmount => Some(WritableFile::Unmount),
             Self::Local(LocalFile::PageCache) => Some(WritableFile::PageCache),
             Self::Local(LocalFile::ObjectCache) => Some(WritableFile::ObjectCache),
+            Self::Local(LocalFile::Route) => Some(WritableFile::Route),
             Self::Local(LocalFile::SheepInfo) => Some(WritableFile::SheepInfo),
             Self::Local(LocalFile::Status) | Self::Report(_) => None,
         }
@@ -157,7 +158,7 @@ const fn file(ino: u64, parent: u64, name: &'static str, file: File) -> Item {
     Item { ino, parent, name, node: Node::File(file) }
 }
 
-static TREE: [Item; 16] = [
+static TREE: [Item; 17] = [
     dir(ROOT_INO, "", Dir::Root),
     dir(2, "cluster", Dir::Cluster),
     dir(3, "node", Dir::Node),
@@ -174,6 +175,7 @@ static TREE: [Item; 16] = [
     file(23, 6, "page_cache", File::Local(LocalFile::PageCache)),
     file(24, 6, "object_cache", File::Local(LocalFile::ObjectCache)),
     file(25, 6, "status", File::Local(LocalFile::Status)),
+    file(26, 6, "route", File::Local(LocalFile::Route)),
 ];
 
 fn dots(cookie: u64, ino: u64, name: &str) -> DirEntry {
@@ -203,13 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_tree_of_the_original_and_a_status() {
+    fn it_is_the_tree_of_the_original_with_a_status_and_a_route() {
         assert_eq!(names(1, 0), [".", "..", "cluster", "node", "vdi", "volume", "config"]);
         assert_eq!(names(2, 0), [".", "..", "info"]);
         assert_eq!(names(3, 0), [".", "..", "list", "info"]);
         assert_eq!(names(4, 0), [".", "..", "list", "mount", "unmount"]);
         assert_eq!(names(5, 0), [".", "..", "alpha", "alpha:one"]);
-        assert_eq!(names(6, 0), [".", "..", "sheep_info", "page_cache", "object_cache", "status"]);
+        let config = [".", "..", "sheep_info", "page_cache", "object_cache", "status", "route"];
+        assert_eq!(names(6, 0), config);
         assert!(entries(16, std::iter::empty(), 0).is_none());
         assert!(entries(999, std::iter::empty(), 0).is_none());
     }
@@ -243,6 +246,7 @@ mod tests {
         assert_eq!((mode(2, "info"), mode(6, "status")), (0o444, 0o444));
         assert_eq!((mode(4, "mount"), mode(4, "unmount")), (0o200, 0o200));
         assert_eq!((mode(6, "page_cache"), mode(6, "object_cache")), (0o644, 0o644));
+        assert_eq!(mode(6, "route"), 0o644);
         assert_eq!(mode(6, "sheep_info"), 0o600);
     }
 }

@@ -16,6 +16,9 @@ use std::time::Instant;
 pub trait Wire {
     /// Queues a request to the sheep in use and gives its id.
     fn request(&mut self, request: Request, span: Option<Span>) -> u32;
+    /// The same; one for a data object of so many copies may go to any node that holds
+    /// one.
+    fn request_of(&mut self, request: Request, span: Option<Span>, copies: u8) -> u32;
     /// Asks another node. `None` when that can't even be tried.
     fn ask_node(&mut self, node: SocketAddr, request: Request, now: Instant) -> Option<u32>;
 }
@@ -45,6 +48,12 @@ impl<W> Context<'_, W> {
     /// Sends a request; `waiter` gets the reply.
     pub fn send(&mut self, request: Request, span: Option<Span>, waiter: W) {
         let id = self.wire.request(request, span);
+        self.waiters.insert(id, waiter);
+    }
+
+    /// Sends a request; one for a data object of so many copies may go to any holder.
+    pub fn send_of(&mut self, request: Request, span: Option<Span>, copies: u8, waiter: W) {
+        let id = self.wire.request_of(request, span, copies);
         self.waiters.insert(id, waiter);
     }
 

@@ -89,6 +89,8 @@ impl Engine {
         match message {
             // The session sees to these, and connecting is over before there is an engine.
             ToWorker::Connect { .. }
+            | ToWorker::SetRoute { .. }
+            | ToWorker::MayUse { .. }
             | ToWorker::Check { .. }
             | ToWorker::Noted
             | ToWorker::Ping { .. }

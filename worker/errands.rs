@@ -7,12 +7,12 @@ use crate::departure::{self, Ask, Departure};
 use crate::detection::Detector;
 use crate::frame::Reply;
 use crate::members::Membership;
-use crate::sheep::Sheep;
+use crate::sheep::{Hold, Loss, Sheep};
 use crate::watch::{ANSWER_MAX, Heard, Question, Watch};
 use sheepfs::ipc::message::{MEMBERS_MAX, WATCHED_MAX};
-use sheepfs::ipc::{ClusterFacts, FromWorker, LostReason, QuietReason};
+use sheepfs::ipc::{Arena, ClusterFacts, FromWorker, LostReason, QuietReason, Route};
 use sheepfs::wire::Request;
-use sheepfs::wire::cluster::{active_requests, decode_nodes};
+use sheepfs::wire::cluster::{active_requests, decode_nodes, have_disks};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -31,12 +31,18 @@ pub struct Plan {
     pub watch: Vec<SocketAddr>,
     /// The sheep of the session before, if that was lost and is another.
     pub left: Option<SocketAddr>,
+    /// Whom objects are asked of.
+    pub route: Route,
+    /// Connections at most.
+    pub connections_max: u32,
 }
 
 /// What a reply is for.
 #[derive(Clone, Copy, Debug)]
 enum Errand {
     Probe,
+    /// Whether a node that is asked directly lives.
+    ProbeNode(SocketAddr),
     Members,
     /// Whether the sheep that was left lives.
     Left,
@@ -49,6 +55,10 @@ pub struct Around<'a> {
     pub sheep: &'a mut Sheep,
     /// Messages to the supervisor, in order.
     pub out: &'a mut Vec<FromWorker>,
+    /// The shared memory.
+    pub arena: &'a Arena,
+    /// Replies of nodes that were given up.
+    pub late: &'a mut Vec<Reply>,
     /// The time.
     pub now: Instant,
 }
@@ -61,6 +71,11 @@ pub struct Errands {
     membership: Membership,
     watch: Watch,
     departure: Departure,
+    /// Of the nodes that are asked directly.
+    detectors: HashMap<SocketAddr, Detector>,
+    io_timeout: Duration,
+    /// Whether objects are placed by disks, in a way that is not known here.
+    is_disk_mode: bool,
     under_way: HashMap<u32, Errand>,
 }
 
@@ -75,6 +90,9 @@ impl Errands {
             membership: Membership::new(cluster.epoch),
             watch: Watch::new(plan.sheep, watched, seed, now),
             departure: Departure::new(plan.left, now),
+            detectors: HashMap::new(),
+            io_timeout: plan.io_timeout,
+            is_disk_mode: cluster.disk_mode,
             under_way: HashMap::new(),
         }
     }
@@ -84,14 +102,9 @@ impl Errands {
         self.watch.is_opening(now)
     }
 
-    /// Whether nothing new may leave for the sheep.
-    pub fn hold_requests(&self, now: Instant) -> bool {
-        self.watch.holds(now)
-    }
-
-    /// Whether no change may leave for the sheep.
-    pub fn hold_changes(&self) -> bool {
-        self.departure.holds()
+    /// What may not leave now.
+    pub fn hold(&self, now: Instant) -> Hold {
+        Hold { changes: self.departure.holds(), home: self.watch.holds(now) }
     }
 
     /// Takes a reply, if it is to a question of this session's own. `false`: it is
@@ -99,11 +112,12 @@ impl Errands {
     ///
     /// # Errors
     /// Why the sheep is lost.
-    pub fn reply(&mut self, reply: &Reply, around: &mut Around) -> Result<bool, LostReason> {
+    pub fn reply(&mut self, reply: &Reply, around: &mut Around) -> Result<bool, Loss> {
         self.membership.note(reply.header.epoch);
         let Some(errand) = self.under_way.remove(&reply.id) else { return Ok(false) };
         match errand {
             Errand::Probe => self.probed(reply.lost, around)?,
+            Errand::ProbeNode(node) => self.node_probed(node, reply.lost, around)?,
             Errand::Members => self.members(reply, around),
             Errand::Left => {
                 self.departure.answered(reply.lost == Some(LostReason::Refused), around.now);
@@ -117,8 +131,9 @@ impl Errands {
     ///
     /// # Errors
     /// Why the sheep is lost.
-    pub fn tick(&mut self, around: &mut Around) -> Result<(), LostReason> {
+    pub fn tick(&mut self, around: &mut Around) -> Result<(), Loss> {
         let now = around.now;
+        self.membership.note_newer(around.sheep.newest_epoch());
         if !self.is_opening(now) && self.membership.ask(now) {
             self.ask_members(around);
         }
@@ -129,6 +144,11 @@ impl Errands {
         for question in questions {
             self.ask(question, around);
         }
+        if self.watch.is_empty() {
+            around.sheep.note_quiet(None);
+        }
+        around.sheep.arrange(now);
+        self.look_at_nodes(around)?;
         if self.detector.is_due(now) && self.detector.look(now, &around.sheep.stalled()) {
             return self.probe(around);
         }
@@ -140,16 +160,66 @@ impl Errands {
         if !sheep.is_idle() || !self.under_way.is_empty() {
             self.detector.wake(now);
         }
+        for node in sheep.busy_nodes() {
+            let new = || Detector::new(self.io_timeout);
+            self.detectors.entry(node).or_insert_with(new).wake(now);
+        }
     }
 
     /// When [`Self::tick`] has something to do.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let members = self.membership.wake_at().filter(|_| !self.is_opening(now));
         let (watch, departure) = (self.watch.next_deadline(now), self.departure.next_deadline());
-        [self.detector.next_deadline(), members, watch, departure].into_iter().flatten().min()
+        let nodes = self.detectors.values().filter_map(Detector::next_deadline).min();
+        let own = self.detector.next_deadline();
+        [own, members, watch, departure, nodes].into_iter().flatten().min()
     }
 
-    fn probe(&mut self, around: &mut Around) -> Result<(), LostReason> {
+    /// Looks whether requests make progress at nodes that are asked directly.
+    fn look_at_nodes(&mut self, around: &mut Around) -> Result<(), Loss> {
+        let now = around.now;
+        let due: Vec<SocketAddr> = self
+            .detectors
+            .iter()
+            .filter(|(_, detector)| detector.is_due(now))
+            .map(|(node, _)| *node)
+            .collect();
+        for node in due {
+            let stalled = around.sheep.stalled_at(node);
+            let Some(detector) = self.detectors.get_mut(&node) else { continue };
+            if stalled.is_empty() {
+                self.detectors.remove(&node);
+            } else if detector.look(now, &stalled) {
+                let until = now + detector.probe_time();
+                match around.sheep.ask_node(node, Request::get_cluster_default(), until, now) {
+                    Ok(id) => drop(self.under_way.insert(id, Errand::ProbeNode(node))),
+                    Err(why) => self.node_probed(node, Some(why), around)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn node_probed(
+        &mut self,
+        node: SocketAddr,
+        lost: Option<LostReason>,
+        around: &mut Around,
+    ) -> Result<(), Loss> {
+        let (now, stalled) = (around.now, around.sheep.stalled_at(node));
+        let Some(detector) = self.detectors.get_mut(&node) else { return Ok(()) };
+        match lost.map(|why| detector.unanswered(why, now, &stalled)) {
+            None => detector.answered(now, &stalled),
+            Some(Ok(())) => {}
+            Some(Err(why)) => {
+                self.detectors.remove(&node);
+                around.sheep.give_up(node, why, around.arena, now, around.late)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self, around: &mut Around) -> Result<(), Loss> {
         let now = around.now;
         let until = now + self.detector.probe_time();
         let question = Request::get_cluster_default();
@@ -160,14 +230,17 @@ impl Errands {
         Ok(())
     }
 
-    fn probed(&mut self, lost: Option<LostReason>, around: &mut Around) -> Result<(), LostReason> {
+    fn probed(&mut self, lost: Option<LostReason>, around: &mut Around) -> Result<(), Loss> {
         let (now, stalled) = (around.now, around.sheep.stalled());
         match lost {
             None => {
                 self.detector.answered(now, &stalled);
                 Ok(())
             }
-            Some(why) => self.detector.unanswered(why, now, &stalled),
+            Some(why) => {
+                let outcome = self.detector.unanswered(why, now, &stalled);
+                outcome.map_err(|reason| around.sheep.home_lost(reason))
+            }
         }
     }
 
@@ -181,6 +254,11 @@ impl Errands {
         };
         let epoch = reply.header.epoch;
         let is_news = self.membership.answered(Some(epoch));
+        if is_news {
+            let by_disks =
+                self.is_disk_mode || have_disks(reply.bytes.len(), reply.header.node().nr_nodes);
+            around.sheep.learn(epoch, Some(&*nodes).filter(|_| !by_disks), around.now);
+        }
         let nodes: Vec<SocketAddr> = nodes.iter().map(|node| node.id.socket_addr()).collect();
         let asked = self.departure.listed(Some((epoch, &nodes)), around.now);
         self.ask_of_departure(asked, around);
@@ -235,6 +313,7 @@ impl Errands {
 
 fn quiet(gateway: SocketAddr, how: QuietReason, around: &mut Around) {
     info!(sheep = %gateway, ?how, "no request of an earlier worker runs there any more");
+    around.sheep.note_quiet(Some(gateway));
     around.out.push(FromWorker::Quiet { gateway, how });
 }
 

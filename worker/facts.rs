@@ -76,7 +76,13 @@ fn info(reply: &Reply) -> Heard {
 }
 
 fn facts(ctime: u64, epoch: u32, running: bool, flags: ClusterFlags) -> ClusterFacts {
-    ClusterFacts { ctime, epoch, running, recycles_vids: flags.contains(ClusterFlags::RECYCLE_VID) }
+    ClusterFacts {
+        ctime,
+        epoch,
+        running,
+        recycles_vids: flags.contains(ClusterFlags::RECYCLE_VID),
+        disk_mode: flags.contains(ClusterFlags::DISK_MODE),
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +109,16 @@ mod tests {
         let waits = ClusterFacts { running: false, ..known };
         assert_eq!(heard(Status::WaitForJoin), Heard::Facts(waits));
         assert_eq!(heard(Status::Shutdown), Heard::Lost(LostReason::ShuttingDown));
+    }
+
+    #[test]
+    fn a_cluster_that_weighs_disks_says_so() {
+        let mut bytes = record(7);
+        bytes[30] = 0x06;
+        let heard = hear(&reply(Opcode::StatCluster, Status::Success, bytes));
+        let known = facts(7, 9, true, ClusterFlags(ClusterFlags::DISK_MODE.0 | 4));
+        assert!(known.disk_mode);
+        assert_eq!(heard, Heard::Facts(known));
     }
 
     #[test]

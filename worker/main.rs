@@ -28,6 +28,7 @@ mod privileges;
 mod query;
 mod resume;
 mod room;
+mod routing;
 mod session;
 mod sheep;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use link::Link;
 use nix::errno::Errno;
 use room::Room;
 use session::{End, Ended};
+use sheep::Loss;
 use sheepfs::ipc::message::BUILD;
 use sheepfs::ipc::{Arena, ChannelError, FromWorker, WorkerEnd};
 use sheepfs::logging::{self, Filter, Sink};
@@ -89,14 +91,16 @@ fn serve(mut link: Link) -> ExitCode {
         link = left;
         match end {
             // Nothing was promised yet: another sheep may do.
-            End::Sheep(reason) if !connected => link.say([FromWorker::Unreached { reason }]),
+            End::Sheep(Loss { reason, .. }) if !connected => {
+                link.say([FromWorker::Unreached { reason }]);
+            }
             end => break (link, end),
         }
     };
     match end {
         End::Supervisor(ChannelError::Closed) => debug!("the supervisor is gone"),
-        End::Sheep(reason) => {
-            link.say([FromWorker::Lost { reason }]);
+        End::Sheep(Loss { reason, node }) => {
+            link.say([FromWorker::Lost { reason, node }]);
             let _ = link.send_all();
         }
         End::Supervisor(_) | End::Poll(_) => {

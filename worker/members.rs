@@ -37,6 +37,11 @@ impl Membership {
         }
     }
 
+    /// Another node's reply mentions that epoch.
+    pub fn note_newer(&mut self, epoch: u32) {
+        self.heard = self.heard.max(epoch);
+    }
+
     /// Whether the list is to be read now; it is taken to be asked for then.
     pub fn ask(&mut self, now: Instant) -> bool {
         let due = self.next_deadline().is_some_and(|at| at.is_none_or(|at| at <= now));

@@ -116,9 +116,12 @@ impl Room {
                 generation,
                 watch,
                 left,
+                route,
+                connections_max,
             } if build == BUILD => {
                 let io_timeout = Duration::from_millis(io_timeout_ms.into());
-                let plan = Plan { sheep, io_timeout, generation, watch, left };
+                let plan =
+                    Plan { sheep, io_timeout, generation, watch, left, route, connections_max };
                 // Only one answer is waited for: the last address counts.
                 self.attempts.retain(|(purpose, _)| matches!(purpose, Purpose::Check(_)));
                 let purpose = Purpose::Connect { plan, cache_bytes };
@@ -205,8 +208,8 @@ impl Candidate {
     fn advance(&mut self, hits: &[ConnectionId], arena: &Arena, now: Instant) -> Option<Outcome> {
         let mut replies = Vec::new();
         for id in hits {
-            if let Err(reason) = self.sheep.ready(*id, arena, now, &mut replies) {
-                return Some(Err(reason));
+            if let Err(loss) = self.sheep.ready(*id, arena, now, &mut replies) {
+                return Some(Err(loss.reason));
             }
         }
         for reply in &replies {

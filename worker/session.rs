@@ -17,9 +17,10 @@ use crate::errands::{Around, Errands, Plan};
 use crate::frame::Reply;
 use crate::link::Link;
 use crate::poller::poll_until;
-use crate::sheep::{ConnectionId, Sheep};
+use crate::routing::Router;
+use crate::sheep::{ConnectionId, Loss, Sheep};
 use nix::errno::Errno;
-use sheepfs::ipc::{ChannelError, ClusterFacts, FromWorker, LostReason, Span, ToWorker};
+use sheepfs::ipc::{ChannelError, ClusterFacts, FromWorker, Routed, Span, ToWorker};
 use sheepfs::logging;
 use sheepfs::wire::Request;
 use std::net::SocketAddr;
@@ -40,8 +41,8 @@ pub enum End {
     #[error(transparent)]
     Supervisor(#[from] ChannelError),
     /// The sheep is gone.
-    #[error("the sheep is lost: {}", .0.words())]
-    Sheep(LostReason),
+    #[error("the sheep {} is lost: {}", .0.node, .0.reason.words())]
+    Sheep(Loss),
     /// The system failed.
     #[error("waiting for events failed: {0}")]
     Poll(Errno),
@@ -57,6 +58,8 @@ pub struct Session {
     opening: Option<ClusterFacts>,
     /// Words that the supervisor has not noted yet.
     unnoted: usize,
+    /// What it was told last of how requests were sent.
+    routed: Routed,
 }
 
 /// What is left of a session.
@@ -74,7 +77,11 @@ struct Outgoing<'a>(&'a mut Sheep);
 
 impl Wire for Outgoing<'_> {
     fn request(&mut self, request: Request, span: Option<Span>) -> u32 {
-        self.0.request(request, span)
+        self.0.request(request, span, 0)
+    }
+
+    fn request_of(&mut self, request: Request, span: Option<Span>, copies: u8) -> u32 {
+        self.0.request(request, span, copies)
     }
 
     fn ask_node(&mut self, node: SocketAddr, request: Request, now: Instant) -> Option<u32> {
@@ -92,7 +99,7 @@ impl Session {
     /// A session with a sheep that has answered.
     pub fn new(
         link: Link,
-        sheep: Sheep,
+        mut sheep: Sheep,
         plan: &Plan,
         cluster: ClusterFacts,
         cache_bytes: u64,
@@ -100,7 +107,11 @@ impl Session {
     ) -> Self {
         let errands = Errands::new(plan, &cluster, now);
         let engine = Engine::new(cache_bytes, !cluster.recycles_vids);
-        Self { link, sheep, engine, errands, opening: Some(cluster), unnoted: 0 }
+        let router = Router::new(plan.sheep, cluster.ctime, cluster.epoch);
+        let watched = plan.watch.iter().copied();
+        sheep.route_by(router.with(plan.route, plan.connections_max, watched));
+        let routed = Routed::default();
+        Self { link, sheep, engine, errands, opening: Some(cluster), unnoted: 0, routed }
     }
 
     /// Serves until the end, and says why it came.
@@ -125,6 +136,7 @@ impl Session {
             }
             lost = self.tick(&mut out, now);
         }
+        out.extend(self.sheep.take_words());
         self.unnoted += out.iter().filter(|word| must_be_noted(word)).count();
         self.link.say(out);
         if lost.is_ok()
@@ -142,7 +154,7 @@ impl Session {
         ready: &[ConnectionId],
         out: &mut Vec<FromWorker>,
         now: Instant,
-    ) -> Result<(), LostReason> {
+    ) -> Result<(), Loss> {
         let mut replies: Vec<Reply> = Vec::new();
         let mut lost = Ok(());
         for id in ready {
@@ -162,29 +174,60 @@ impl Session {
         lost
     }
 
+    /// What the errands do, and then the answers of a node that they have given up.
+    fn run_errand<T>(
+        &mut self,
+        out: &mut Vec<FromWorker>,
+        now: Instant,
+        errand: impl FnOnce(&mut Errands, &mut Around) -> Result<T, Loss>,
+    ) -> Result<T, Loss> {
+        let mut late = Vec::new();
+        let (sheep, arena) = (&mut self.sheep, &self.link.arena);
+        let around = &mut Around { sheep, out, arena, late: &mut late, now };
+        let outcome = errand(&mut self.errands, around);
+        let mut taken = Ok(());
+        for reply in &late {
+            taken = taken.and(self.give_to_engine(reply, out, now));
+        }
+        outcome.and_then(|outcome| taken.map(|()| outcome))
+    }
+
     fn take_reply(
         &mut self,
         reply: &Reply,
         out: &mut Vec<FromWorker>,
         now: Instant,
-    ) -> Result<(), LostReason> {
-        if self.errands.reply(reply, &mut Around { sheep: &mut self.sheep, out, now })? {
+    ) -> Result<(), Loss> {
+        if self.run_errand(out, now, |errands, around| errands.reply(reply, around))? {
             return Ok(());
         }
+        self.give_to_engine(reply, out, now)
+    }
+
+    fn give_to_engine(
+        &mut self,
+        reply: &Reply,
+        out: &mut Vec<FromWorker>,
+        now: Instant,
+    ) -> Result<(), Loss> {
         let wire = &mut Outgoing(&mut self.sheep);
-        self.engine.reply(reply, &mut Surroundings { wire, out, arena: &self.link.arena, now })
+        let around = &mut Surroundings { wire, out, arena: &self.link.arena, now };
+        let outcome = self.engine.reply(reply, around);
+        outcome.map_err(|reason| self.sheep.home_lost(reason))
     }
 
     /// A bounded number, so that answers and pings have their turn.
     fn take_messages(&mut self, out: &mut Vec<FromWorker>, now: Instant) -> Result<(), End> {
-        let wire = &mut Outgoing(&mut self.sheep);
         for _ in 0..MESSAGES_MAX {
             let Some(message) = self.link.receive()? else { break };
             match message {
-                ToWorker::Ping { number } => out.push(FromWorker::Pong { number }),
+                ToWorker::Ping { number } => self.pong(number, out),
+                ToWorker::SetRoute { route } => self.sheep.set_route(route),
+                ToWorker::MayUse { opening } => self.sheep.may_use(opening, now),
                 ToWorker::Noted => self.unnoted = self.unnoted.saturating_sub(1),
                 ToWorker::LogFilter { filter } => logging::set_filter(&filter),
                 message => {
+                    let wire = &mut Outgoing(&mut self.sheep);
                     let around = &mut Surroundings { wire, out, arena: &self.link.arena, now };
                     self.engine.message(message, around);
                 }
@@ -193,16 +236,24 @@ impl Session {
         Ok(())
     }
 
-    fn tick(&mut self, out: &mut Vec<FromWorker>, now: Instant) -> Result<(), LostReason> {
+    fn pong(&mut self, number: u64, out: &mut Vec<FromWorker>) {
+        out.push(FromWorker::Pong { number });
+        let routed = self.sheep.routed();
+        if std::mem::replace(&mut self.routed, routed) != routed {
+            out.push(FromWorker::Routed { routed });
+        }
+    }
+
+    fn tick(&mut self, out: &mut Vec<FromWorker>, now: Instant) -> Result<(), Loss> {
         let wire = &mut Outgoing(&mut self.sheep);
         self.engine.tick(&mut Surroundings { wire, out, arena: &self.link.arena, now });
-        self.errands.tick(&mut Around { sheep: &mut self.sheep, out, now })
+        self.run_errand(out, now, Errands::tick)
     }
 
     /// Sends requests, once all that is to be known before is in the channel.
-    fn send_requests(&mut self, now: Instant) -> Result<(), LostReason> {
-        if self.link.is_clear() && self.unnoted == 0 && !self.errands.hold_requests(now) {
-            self.sheep.dispatch(self.errands.hold_changes(), now);
+    fn send_requests(&mut self, now: Instant) -> Result<(), Loss> {
+        if self.link.is_clear() && self.unnoted == 0 && !self.errands.is_opening(now) {
+            self.sheep.dispatch(self.errands.hold(now), now);
         }
         self.errands.note_sent(&self.sheep, now);
         self.sheep.flush(&self.link.arena, now)
@@ -225,7 +276,7 @@ impl Session {
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let tell = self.opening.filter(|_| !self.errands.is_opening(now)).map(|_| now);
-        let own = [self.engine.next_deadline(), self.sheep.next_deadline()];
+        let own = [self.engine.next_deadline(), self.sheep.next_deadline(now)];
         own.into_iter().chain([self.errands.next_deadline(now), tell]).flatten().min()
     }
 }

@@ -1,30 +1,30 @@
-//! The sheep this worker serves: a few connections, requests spread over them,
-//! and short connections besides: to other nodes, and fresh ones to this one.
+//! The sheep this worker serves: a few connections to its own sheep, which is called home;
+//! connections to nodes that hold objects, made when they are needed; and short ones
+//! besides, for one question each.
 //!
-//! How many requests may be outstanding is bounded here (hazard 49): a sheep has
-//! 32 threads for all its clients, and a write to a frozen peer keeps one of them
-//! until the peer is back. Writes get fewer places than reads, so that reads and
-//! look-ups go on. What finds no place waits here, in order.
-//!
-//! A request that was asked for has not left yet: [`Sheep::dispatch`] gives it to
-//! a connection. Whoever must say something before it leaves has until then.
+//! A request for a data object waits in an inbox until [`Sheep::dispatch`] decides which
+//! node it goes to ([`crate::routing`]); all others are home's. A request that was asked
+//! for has not left yet: dispatching gives it to a connection. Whoever must say something
+//! before it leaves has until then.
+
+mod direct;
+mod peer;
 
 use crate::connection::{Connection, Stalled, lost};
-use crate::frame::{Destination, Expected, Frame, Reply};
-use sheepfs::ipc::{Arena, LostReason, Span};
+use crate::frame::Reply;
+use crate::routing::Router;
+use peer::{Peer, push};
+use sheepfs::ipc::{Arena, FromWorker, LostReason, Route, Routed, Span};
+use sheepfs::wire::cluster::Node;
 use sheepfs::wire::{Opcode, Request};
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-/// Connections to the sheep: one big transfer must not stand before small ones.
+/// Connections to home: one big transfer must not stand before small ones.
 pub const CONNECTIONS: usize = 4;
-/// Changes outstanding at most; a sheep on a small machine has 32 threads.
-const CHANGES_MAX: usize = 24;
-/// Requests outstanding at most that change nothing.
-const READS_MAX: usize = 64;
 /// Bits of a request's id that count; those above say which worker it is from.
 const COUNTER_BITS: u32 = 24;
 
@@ -32,12 +32,23 @@ const COUNTER_BITS: u32 = 24;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
+/// Why there is no session any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Who is gone.
+    pub node: SocketAddr,
+    /// Why.
+    pub reason: LostReason,
+}
+
 /// A request that waits for its place.
 #[derive(Debug)]
 struct Waiting {
     id: u32,
     request: Request,
     span: Option<Span>,
+    /// Of the object; 0: only home may be asked.
+    copies: u8,
 }
 
 /// What a request counts against.
@@ -52,6 +63,19 @@ enum Class {
     Own,
 }
 
+/// A read, to be asked once more.
+type Again = (Request, Option<Span>);
+
+/// A request without an answer.
+#[derive(Debug)]
+struct Flight {
+    class: Class,
+    /// Who has it, if that is not home, nor a connection besides.
+    node: Option<SocketAddr>,
+    /// What to ask home when that node does not answer it well.
+    again: Option<Again>,
+}
+
 /// A connection for one question.
 #[derive(Debug)]
 struct Side {
@@ -59,14 +83,28 @@ struct Side {
     until: Instant,
 }
 
+/// What must not leave now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hold {
+    /// Changes, wherever they go.
+    pub changes: bool,
+    /// Everything that goes to home.
+    pub home: bool,
+}
+
 /// All connections of the worker.
 #[derive(Debug)]
 pub struct Sheep {
-    main: Vec<(ConnectionId, Connection)>,
+    address: SocketAddr,
+    home: Peer,
+    direct: BTreeMap<SocketAddr, Peer>,
+    /// Whose connection that is, of those of [`Self::direct`].
+    owners: HashMap<ConnectionId, SocketAddr>,
     side: HashMap<ConnectionId, Side>,
-    waiting: [VecDeque<Waiting>; 3],
-    outstanding: [usize; 4],
-    class_of: HashMap<u32, Class>,
+    /// What any holder may serve, of changes and of reads.
+    inbox: [VecDeque<Waiting>; 2],
+    flights: HashMap<u32, Flight>,
+    router: Router,
     generation: u8,
     next_id: u32,
     next_connection: u64,
@@ -83,37 +121,47 @@ impl Sheep {
         generation: u64,
         now: Instant,
     ) -> Result<Self, LostReason> {
-        let mut main = Vec::with_capacity(connections);
-        for number in 0..connections {
-            let connection = Connection::start(address, now).map_err(|error| lost(&error))?;
-            main.push((ConnectionId(number as u64), connection));
-        }
+        let names = (0..connections as u64).map(ConnectionId);
         Ok(Self {
-            main,
+            address,
+            home: Peer::connect(address, names, now)?,
+            direct: BTreeMap::new(),
+            owners: HashMap::new(),
             side: HashMap::new(),
-            waiting: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
-            outstanding: [0; 4],
-            class_of: HashMap::new(),
+            inbox: [VecDeque::new(), VecDeque::new()],
+            flights: HashMap::new(),
+            router: Router::new(address, 0, 0),
             generation: generation.to_le_bytes()[0],
             next_id: 1,
             next_connection: connections as u64,
         })
     }
 
+    /// Asks for objects as this one decides, from now on.
+    pub fn route_by(&mut self, router: Router) {
+        self.router = router;
+    }
+
     /// Queues a request. Its answer goes to the arena when it is a read with a
-    /// span, else into memory. Gives the id by which the reply will come.
-    pub fn request(&mut self, request: Request, span: Option<Span>) -> u32 {
+    /// span, else into memory. Gives the id by which the reply will come. One for a data
+    /// object of so many copies may go to any holder; with 0 of them it goes to home.
+    pub fn request(&mut self, request: Request, span: Option<Span>, copies: u8) -> u32 {
         let class = class_of(&request);
-        let id = self.take_id(class);
-        self.waiting[class as usize].push_back(Waiting { id, request, span });
+        let id = self.take_id(class, None);
+        let waiting = Waiting { id, request, span, copies };
+        match class {
+            Class::Change | Class::Read if copies > 0 && waiting.request.is_for_data() => {
+                self.inbox[class as usize].push_back(waiting);
+            }
+            _ => self.home.enqueue(class, waiting),
+        }
         id
     }
 
     /// Asks the sheep something for the session itself, which waits for no place.
     pub fn ask(&mut self, request: Request, now: Instant) -> u32 {
-        let id = self.take_id(Class::Own);
-        self.outstanding[Class::Own as usize] += 1;
-        self.hand_over(Waiting { id, request, span: None }, now);
+        let id = self.take_id(Class::Own, None);
+        self.home.ask(id, request, now);
         id
     }
 
@@ -129,67 +177,80 @@ impl Sheep {
         now: Instant,
     ) -> Result<u32, LostReason> {
         let mut connection = Connection::start(node, now).map_err(|error| lost(&error))?;
-        let id = self.take_id(Class::Own);
-        self.outstanding[Class::Own as usize] += 1;
+        let id = self.take_id(Class::Own, None);
         push(&mut connection, id, request, None, now);
-        let name = ConnectionId(self.next_connection);
-        self.next_connection += 1;
+        let name = self.take_name();
         self.side.insert(name, Side { connection, until });
         Ok(id)
     }
 
-    /// Gives waiting requests to connections, as many as there are places; none that
-    /// change something if these are held.
-    pub fn dispatch(&mut self, hold_changes: bool, now: Instant) {
-        for class in [Class::Read, Class::Change, Class::Cluster] {
-            if class == Class::Change && hold_changes {
-                continue;
-            }
-            while self.outstanding[class as usize] < limit(class)
-                && let Some(waiting) = self.waiting[class as usize].pop_front()
-            {
-                self.outstanding[class as usize] += 1;
-                self.hand_over(waiting, now);
-            }
+    /// Gives waiting requests to connections, as many as there are places, but for those
+    /// that are held.
+    pub fn dispatch(&mut self, hold: Hold, now: Instant) {
+        self.route(hold.changes, now);
+        if !hold.home {
+            self.home.dispatch(hold.changes, now);
+        }
+        for peer in self.direct.values_mut() {
+            peer.dispatch(hold.changes, now);
         }
     }
 
     /// Sends what connections hold, as far as the sockets take it.
     ///
     /// # Errors
-    /// Why the sheep is lost.
-    pub fn flush(&mut self, arena: &Arena, now: Instant) -> Result<(), LostReason> {
-        self.main.iter_mut().try_for_each(|(_, connection)| connection.flush(arena, now))
+    /// Why the sheep is lost. The loss of another node is found when it is read from.
+    pub fn flush(&mut self, arena: &Arena, now: Instant) -> Result<(), Loss> {
+        for (_, connection) in self.direct.values_mut().flat_map(|peer| &mut peer.connections) {
+            let _ = connection.flush(arena, now);
+        }
+        let mut connections = self.home.connections.iter_mut();
+        let sent = connections.try_for_each(|(_, connection)| connection.flush(arena, now));
+        sent.map_err(|reason| self.home_lost(reason))
     }
 
-    /// Whether nothing that was dispatched is without an answer.
+    /// Home is gone.
+    pub fn home_lost(&self, reason: LostReason) -> Loss {
+        Loss { node: self.address, reason }
+    }
+
+    /// Whether nothing that was dispatched to home is without an answer.
     pub fn is_idle(&self) -> bool {
-        self.is_quiet() && self.outstanding[Class::Cluster as usize] == 0
+        self.is_quiet() && self.home.is_clear_of(Class::Cluster)
     }
 
     /// The same of object requests, which a sheep counts.
     pub fn is_quiet(&self) -> bool {
-        [Class::Change, Class::Read].iter().all(|class| self.outstanding[*class as usize] == 0)
+        [Class::Change, Class::Read].iter().all(|class| self.home.is_clear_of(*class))
     }
 
-    /// All requests on the wire to this sheep, with what is known of their progress.
+    /// All requests on the wire to home, with what is known of their progress.
     pub fn stalled(&self) -> Vec<Stalled> {
-        self.main.iter().flat_map(|(_, connection)| connection.stalled()).collect()
+        self.home.stalled()
+    }
+
+    /// The same of a node that is asked directly.
+    pub fn stalled_at(&self, node: SocketAddr) -> Vec<Stalled> {
+        self.direct.get(&node).map(Peer::stalled).unwrap_or_default()
     }
 
     /// A connection can be read or written.
     ///
     /// # Errors
-    /// Why the sheep is lost. The loss of a connection besides is a reply.
+    /// Who is lost. The loss of a connection besides is a reply.
     pub fn ready(
         &mut self,
         id: ConnectionId,
         arena: &Arena,
         now: Instant,
         replies: &mut Vec<Reply>,
-    ) -> Result<(), LostReason> {
+    ) -> Result<(), Loss> {
+        if let Some(node) = self.owners.get(&id).copied() {
+            return self.direct_ready(node, id, arena, now, replies);
+        }
         let first = replies.len();
-        let main = self.main.iter_mut().find(|(name, _)| *name == id);
+        let main = self.home.connections.iter_mut().find(|(name, _)| *name == id);
+        let is_home = main.is_some();
         let outcome = match main {
             Some((_, connection)) => {
                 connection.flush(arena, now).and_then(|()| connection.receive(arena, now, replies))
@@ -200,9 +261,10 @@ impl Sheep {
             }
         };
         for reply in &replies[first..] {
-            self.settle(reply.id);
+            self.settle(reply.id, is_home);
+            self.router.note_epoch(reply.header.epoch);
         }
-        outcome
+        outcome.map_err(|reason| self.home_lost(reason))
     }
 
     fn side_ready(
@@ -227,7 +289,7 @@ impl Sheep {
         }
     }
 
-    /// Gives up on nodes that take too long.
+    /// Gives up on questions that take too long.
     pub fn expire(&mut self, now: Instant, replies: &mut Vec<Reply>) {
         let late = self.side.iter().filter(|(_, side)| side.until <= now);
         let late: Vec<_> = late.map(|(id, _)| *id).collect();
@@ -236,20 +298,22 @@ impl Sheep {
             self.end_side(id, LostReason::Unreachable, replies);
         }
         for reply in &replies[first..] {
-            self.settle(reply.id);
+            self.settle(reply.id, false);
         }
     }
 
-    /// When [`Self::expire`] has something to do.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.side.values().map(|side| side.until).min()
+    /// When [`Self::expire`] or [`Self::arrange`] has something to do.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let side = self.side.values().map(|side| side.until).min();
+        side.into_iter().chain(self.router.next_deadline(now)).min()
     }
 
     /// The connections to be watched, and whether each wants to send.
     pub fn watched(&self) -> impl Iterator<Item = (ConnectionId, BorrowedFd<'_>, bool)> {
-        let main = self.main.iter().map(|(id, c)| (*id, c));
+        let peers = std::iter::once(&self.home).chain(self.direct.values());
+        let lasting = peers.flat_map(|peer| &peer.connections).map(|(id, c)| (*id, c));
         let side = self.side.iter().map(|(id, side)| (*id, &side.connection));
-        main.chain(side).map(|(id, c)| (id, c.as_fd(), c.wants_to_send()))
+        lasting.chain(side).map(|(id, c)| (id, c.as_fd(), c.wants_to_send()))
     }
 
     fn end_side(&mut self, id: ConnectionId, why: LostReason, replies: &mut Vec<Reply>) {
@@ -259,43 +323,75 @@ impl Sheep {
         }
     }
 
-    /// A request has its answer: its place is free.
-    fn settle(&mut self, id: u32) {
-        if let Some(class) = self.class_of.remove(&id) {
-            self.outstanding[class as usize] -= 1;
+    /// A request has its answer: its place is free, if home has given it one.
+    fn settle(&mut self, id: u32, is_home: bool) {
+        if let Some(flight) = self.flights.remove(&id)
+            && is_home
+        {
+            self.home.settle(flight.class);
         }
     }
 
-    /// Hands a request to the connection with the least before it.
-    fn hand_over(&mut self, waiting: Waiting, now: Instant) {
-        let least = self.main.iter_mut().min_by_key(|(_, connection)| connection.load());
-        if let Some((_, connection)) = least {
-            push(connection, waiting.id, waiting.request, waiting.span, now);
-        }
+    fn take_name(&mut self) -> ConnectionId {
+        let name = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        name
     }
 
     /// An id that no outstanding request has; the numbers come round some time.
     /// The upper byte tells a look at the wire which worker's request it is.
-    fn take_id(&mut self, class: Class) -> u32 {
+    fn take_id(&mut self, class: Class, node: Option<SocketAddr>) -> u32 {
         loop {
             let counter = self.next_id & ((1 << COUNTER_BITS) - 1);
             let id = u32::from(self.generation) << COUNTER_BITS | counter;
             self.next_id = counter + 1;
-            if let Entry::Vacant(free) = self.class_of.entry(id) {
-                free.insert(class);
+            if let Entry::Vacant(free) = self.flights.entry(id) {
+                free.insert(Flight { class, node, again: None });
                 return id;
             }
         }
     }
 }
 
-fn push(connection: &mut Connection, id: u32, request: Request, span: Option<Span>, now: Instant) {
-    let Some(opcode) = request.opcode() else { return };
-    let destination = match span {
-        Some(span) if opcode == Opcode::ReadObj => Destination::Arena(span),
-        Some(_) | None => Destination::Memory { len_max: request.reply_len_max() },
-    };
-    connection.push(Frame::new(request, id, span), Expected { opcode, destination }, now);
+/// What the session hears and says of nodes that are asked directly.
+impl Sheep {
+    /// Takes the cluster's nodes; `None`: objects are placed in a way that is not known.
+    pub fn learn(&mut self, epoch: u32, nodes: Option<&[Node]>, now: Instant) {
+        self.router.learn(epoch, nodes, now);
+    }
+
+    /// Asks in another way from now on.
+    pub fn set_route(&mut self, route: Route) {
+        self.router.set_route(route);
+    }
+
+    /// The supervisor has noted what was said under that number.
+    pub fn may_use(&mut self, opening: u64, now: Instant) {
+        self.router.may_use(opening, now);
+    }
+
+    /// Nothing of earlier workers runs on that node any more; `None`: on any.
+    pub fn note_quiet(&mut self, node: Option<SocketAddr>) {
+        match node {
+            Some(node) => self.router.quiet(node),
+            None => self.router.all_quiet(),
+        }
+    }
+
+    /// The newest epoch that anybody mentioned.
+    pub fn newest_epoch(&self) -> u32 {
+        self.router.newest_epoch()
+    }
+
+    /// What the supervisor is to be told.
+    pub fn take_words(&mut self) -> Vec<FromWorker> {
+        self.router.take_words()
+    }
+
+    /// How requests were sent.
+    pub fn routed(&self) -> Routed {
+        self.router.counted()
+    }
 }
 
 fn class_of(request: &Request) -> Class {
@@ -309,14 +405,6 @@ fn class_of(request: &Request) -> Class {
             | Opcode::DelVdi,
         ) => Class::Cluster,
         _ => Class::Read,
-    }
-}
-
-fn limit(class: Class) -> usize {
-    match class {
-        Class::Change => CHANGES_MAX,
-        Class::Read | Class::Cluster => READS_MAX,
-        Class::Own => usize::MAX,
     }
 }
 

@@ -289,7 +289,10 @@ impl Volume {
 
     fn send(&mut self, request: Request, span: Option<Span>, wait: Wait, io: &mut Io) {
         self.on_wire += 1;
-        io.send(request, span, Waiter::Volume(self.id, wait));
+        // An erasure-coded object is on many nodes in pieces, none of which knows more
+        // than any other node.
+        let copies = if self.header.copy_policy == 0 { self.header.nr_copies } else { 0 };
+        io.send_of(request, span, copies, Waiter::Volume(self.id, wait));
     }
 
     /// A reply came. `true`: the sheep says that it is going.

@@ -156,6 +156,11 @@ impl Watch {
         Self { gateways, opening_until: now + OPENING_MAX, over_at: now + WATCH_MAX, jitter: seed }
     }
 
+    /// Whether nothing is watched.
+    pub fn is_empty(&self) -> bool {
+        self.gateways.is_empty()
+    }
+
     /// Whether requests should wait a moment: the proof for the sheep of this session
     /// is cheapest while nothing of ours is on the wire, and a gateway that is dead says
     /// so at once, so that nothing will have been fenced when requests come.

@@ -7,6 +7,7 @@
 
 use super::arena::RawSpan;
 use super::failure::Failure;
+use super::route::{Route, Routed};
 use crate::text::report::{ClusterReport, NodeReport, SpaceReport, VdiReport};
 use crate::wire::name::VolumeName;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ pub const REPORT_CHUNK_LEN: usize = 16 << 10;
 /// The most nodes of a cluster that are told of.
 pub const MEMBERS_MAX: usize = 256;
 /// The most gateways that are watched at once.
-pub const WATCHED_MAX: usize = 64;
+pub const WATCHED_MAX: usize = 128;
 /// The most allocations in one message.
 pub const ALLOCATIONS_MAX: usize = 1024;
 
@@ -60,9 +61,13 @@ pub enum ToWorker {
         /// Gateways on which requests of earlier workers may still run: each is
         /// watched until [`FromWorker::Quiet`]. At most [`WATCHED_MAX`].
         watch: Vec<SocketAddr>,
-        /// The sheep of the last session, if that was lost and is another: when it is
-        /// dead, changes wait until the cluster knows.
+        /// The sheep of the last session, or the gateway besides, if that was lost and is
+        /// another: when it is dead, changes wait until the cluster knows.
         left: Option<SocketAddr>,
+        /// Whom objects are asked of.
+        route: Route,
+        /// TCP connections at most, in all.
+        connections_max: u32,
     },
     /// Find a VDI, lock it if it is a working one, and make it a volume.
     Attach {
@@ -169,6 +174,17 @@ pub enum ToWorker {
         /// Comes back.
         number: u64,
     },
+    /// Ask others for objects from now on.
+    SetRoute {
+        /// Whom.
+        route: Route,
+    },
+    /// A [`FromWorker::Opened`] is written down where it outlives the supervisor too:
+    /// requests for data may go to that node.
+    MayUse {
+        /// Which one.
+        opening: u64,
+    },
 }
 
 /// From the worker to the supervisor.
@@ -197,10 +213,13 @@ pub enum FromWorker {
         /// Why.
         reason: LostReason,
     },
-    /// The sheep of the session is gone; the worker ends after this.
+    /// The sheep of the session is gone, or a node that was asked directly and has not
+    /// answered all changes; the worker ends after this.
     Lost {
         /// Why.
         reason: LostReason,
+        /// Which one.
+        node: SocketAddr,
     },
     /// The cluster's nodes, after connecting and whenever its epoch changes.
     Members {
@@ -299,6 +318,26 @@ pub enum FromWorker {
         /// Since this worker began.
         usage: CacheUsage,
     },
+    /// Requests for data, changes too, are about to go to that node of the cluster
+    /// directly. They wait for [`ToWorker::MayUse`]. At most
+    /// [`super::route::DIRECT_MAX`] are open at a time.
+    Opened {
+        /// The node.
+        node: SocketAddr,
+        /// Comes back with the answer.
+        opening: u64,
+    },
+    /// Nothing of this session is outstanding there any more, and nothing will go there
+    /// until it is opened again.
+    Closed {
+        /// The node.
+        node: SocketAddr,
+    },
+    /// How requests were sent; said with a [`FromWorker::Pong`] when that has changed.
+    Routed {
+        /// So.
+        routed: Routed,
+    },
 }
 
 /// How the object cache fares.
@@ -360,6 +399,8 @@ pub struct ClusterFacts {
     pub running: bool,
     /// Whether it gives vids of deleted VDIs to new ones (`dog cluster format -R`).
     pub recycles_vids: bool,
+    /// Whether it places objects by disks, in a way that clients can't compute.
+    pub disk_mode: bool,
 }
 
 /// How it is known that nothing of ours runs on a gateway.

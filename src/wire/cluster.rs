@@ -24,7 +24,7 @@ pub use epoch::{EPOCH_RECORD_LEN, EpochRecord};
 pub use health::{STAT_LEN, STAT_RECOVERY_LEN, active_requests, in_recovery};
 pub use info::{CLUSTER_INFO_LEN, ClusterFlags, ClusterInfo, ClusterStatus, STORE_NAME_LEN};
 pub use node::{NODE_ID_LEN, NODE_LEN, NODE_LIST_LEN, NODES_MAX, Node, NodeId};
-pub use node::{decode_nodes, encode_nodes};
+pub use node::{decode_nodes, encode_nodes, have_disks};
 pub use usage::{BlockUsage, TREE_HEAD_LEN, TREE_NODE_LEN, TreeHead, TreeUsage, covered_entries};
 pub use vdi::{Lock, PARTICIPANTS_MAX, ShareState, VDI_STATE_LEN, VdiState};
 

@@ -13,7 +13,7 @@ use super::inode::{
     self, BLOCK_SHIFT_MAX, INDEX_ENTRIES, INDEX_OFFSET, INODE_LEN, gref_offset, index_offset,
 };
 use super::name::{Generation, NAME_FIELD_LEN, VdiName, VdiRef, VdiTag};
-use super::oid::{ObjectId, VdiId};
+use super::oid::{ObjectId, ObjectKind, VdiId};
 use super::opcode::Opcode;
 
 /// The largest piece of an object that one request reads or writes: 4 MiB
@@ -147,6 +147,20 @@ impl Request {
     #[must_use]
     pub fn opcode(&self) -> Option<Opcode> {
         Opcode::from_code(self.header.opcode)
+    }
+
+    /// The object that it is for, if it is for one.
+    #[must_use]
+    pub fn object(&self) -> ObjectId {
+        ObjectId::from_raw(self.header.obj().oid)
+    }
+
+    /// Whether it reads, writes or makes a data object, which any node can do.
+    #[must_use]
+    pub fn is_for_data(&self) -> bool {
+        let kinds = [Opcode::ReadObj, Opcode::WriteObj, Opcode::CreateAndWriteObj];
+        let is_for_object = self.opcode().is_some_and(|opcode| kinds.contains(&opcode));
+        is_for_object && self.object().kind() == ObjectKind::Data
     }
 
     /// Reads a piece of a data object.

@@ -75,6 +75,18 @@ fn a_lock_is_stolen_only_when_asked_for() {
     assert!(read("sheepfs --steal-lock /mnt").unwrap().steal_lock);
 }
 
+#[test]
+fn the_way_to_objects_and_its_connections_have_bounds() {
+    let options = read("sheepfs /mnt").unwrap();
+    assert_eq!((options.route, options.max_connections), (Route::Replica, 64));
+    let options = read("sheepfs --route=gateway --max-connections=4 /mnt").unwrap();
+    assert_eq!((options.route, options.max_connections), (Route::Gateway, 4));
+    for nonsense in ["--route=direct", "--max-connections=3", "--max-connections=many"] {
+        assert_eq!(refused(&format!("sheepfs {nonsense} /mnt")), ErrorKind::ValueValidation);
+    }
+    assert_eq!(refused("sheepfs --max-connections=1000 /mnt"), ErrorKind::ValueValidation);
+}
+
 /// Nobody finds it by accident.
 #[test]
 fn the_fence_is_switched_off_by_tests_alone() {

@@ -3,6 +3,7 @@
 use crate::candidates::Order;
 use crate::settings::Swap;
 use sheepfs::ipc::LostReason;
+use std::net::SocketAddr;
 
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,9 @@ pub enum Cause {
     SheepSilent,
     /// Another sheep is wished for.
     Failover,
+    /// It said that a node that it asked directly is gone, and changes with it. Its sheep
+    /// is as good as before.
+    NodeLost(SocketAddr, LostReason),
 }
 
 /// What is done after the loss of a session.
@@ -60,6 +64,7 @@ impl Cause {
                 Next { order: Some(Order::SameLast), counts: true }
             }
             Self::Failover => Next { order: None, counts: false },
+            Self::NodeLost(..) => Next { order: Some(Order::SameFirst), counts: true },
         }
     }
 
@@ -71,6 +76,20 @@ impl Cause {
             Self::SheepLost(_) => Swap::SheepLost,
             Self::SheepSilent => Swap::SheepSilent,
             Self::Failover => Swap::Failover,
+            Self::NodeLost(_, LostReason::Silent) => Swap::SheepSilent,
+            Self::NodeLost(..) => Swap::SheepLost,
+        }
+    }
+
+    /// Which node is at fault, if it is not the sheep of the session.
+    pub fn node(self) -> Option<SocketAddr> {
+        match self {
+            Self::NodeLost(node, _) => Some(node),
+            Self::WorkerDied
+            | Self::WorkerSilent
+            | Self::SheepLost(_)
+            | Self::SheepSilent
+            | Self::Failover => None,
         }
     }
 
@@ -79,7 +98,7 @@ impl Cause {
         match self {
             Self::WorkerDied => "the worker ended without a word",
             Self::WorkerSilent => "the worker does not answer",
-            Self::SheepLost(reason) => reason.words(),
+            Self::SheepLost(reason) | Self::NodeLost(_, reason) => reason.words(),
             Self::SheepSilent => LostReason::Silent.words(),
             Self::Failover => "another sheep is wished for",
         }

@@ -33,6 +33,11 @@ impl Departed {
         self.last = Some((gateway, now));
     }
 
+    /// A gateway besides the sheep of the session is lost, and the session with it.
+    pub fn node_lost(&mut self, node: SocketAddr, now: Instant) {
+        self.left = Some((node, now));
+    }
+
     /// The sheep whose death the cluster may not have noticed yet, when the next session
     /// is with that one.
     pub fn left_for(&mut self, sheep: SocketAddr, now: Instant) -> Option<SocketAddr> {

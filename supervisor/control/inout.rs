@@ -9,7 +9,7 @@ use crate::exit::Failed;
 use crate::spawn::SpawnError;
 use nix::errno::Errno;
 use sheepfs::address::SheepAddress;
-use sheepfs::ipc::{FromWorker, QuietReason, Tag, ToWorker, VolumeId};
+use sheepfs::ipc::{FromWorker, QuietReason, Route, Tag, ToWorker, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::net::SocketAddr;
 
@@ -84,7 +84,8 @@ impl Input {
                 _,
                 FromWorker::Pong { .. }
                 | FromWorker::HeaderSeen { .. }
-                | FromWorker::CacheUse { .. },
+                | FromWorker::CacheUse { .. }
+                | FromWorker::Routed { .. },
             ) => Weight::Nothing,
             Self::Worker(_, FromWorker::Attached { .. }) => Weight::Later,
             _ => Weight::Now,
@@ -118,6 +119,8 @@ pub enum Effect {
         cache_bytes: u64,
         /// The sheep that was lost before, if that is another.
         left: Option<SocketAddr>,
+        /// Whom objects are asked of.
+        route: Route,
     },
     /// Let data through to the worker of that generation; what is outstanding
     /// first.
@@ -138,8 +141,8 @@ pub enum Effect {
     DataLost {
         /// Which worker.
         generation: u64,
-        /// Where its requests may still run.
-        gateway: Option<SocketAddr>,
+        /// Where its requests may still run: its sheep first.
+        gateways: Vec<SocketAddr>,
         /// How it died; comes back.
         death: Death,
     },

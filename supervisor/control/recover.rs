@@ -107,7 +107,8 @@ impl Control {
         self.beat = Heartbeat::new(EVERY_ACTIVE, now);
         let cache_bytes = self.cache_bytes();
         let left = self.recovery.departed.left_for(sheep, now);
-        self.effects.push(Effect::Connect { generation, sheep, cache_bytes, left });
+        let route = self.route;
+        self.effects.push(Effect::Connect { generation, sheep, cache_bytes, left, route });
         self.shared.known().since = now;
         self.publish();
     }
@@ -215,7 +216,7 @@ impl Control {
     }
 
     fn say_lost(&mut self, cause: Cause, generation: u64, now: Instant) {
-        let sheep = self.candidates.current();
+        let sheep = cause.node().unwrap_or(self.candidates.current());
         let words = cause.words();
         self.shared.known().count(cause.swap());
         match (cause, self.life.is_connected()) {
@@ -281,7 +282,8 @@ impl Control {
         if let Some(gateway) = gateway {
             self.recovery.departed.session_lost(gateway, now);
         }
-        self.effects.push(Effect::DataLost { generation, gateway, death });
+        let gateways = self.take_gateways(gateway);
+        self.effects.push(Effect::DataLost { generation, gateways, death });
         self.interrupt(death, now);
         self.life = Life::BackingOff { until: now, worker: None };
         if then == Then::Pause || self.recovery.futile >= FUTILE_MAX {
@@ -318,7 +320,7 @@ impl Control {
         let sheep = self.candidates.current();
         let reason = match cause {
             Cause::WorkerDied => return Failed::WorkerEnded,
-            Cause::SheepLost(reason) => reason,
+            Cause::SheepLost(reason) | Cause::NodeLost(_, reason) => reason,
             Cause::SheepSilent => LostReason::Silent,
             Cause::WorkerSilent | Cause::Failover => LostReason::Unreachable,
         };

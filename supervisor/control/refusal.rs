@@ -3,6 +3,7 @@
 
 use nix::errno::Errno;
 use sheepfs::address::AddressError;
+use sheepfs::ipc::route::NoRoute;
 use sheepfs::ipc::{Failure, LostReason};
 use sheepfs::wire::name::NameError;
 use std::time::Duration;
@@ -20,6 +21,9 @@ pub enum Refusal {
     /// What was written to a switch is neither 0 nor 1.
     #[error("0 or 1 is wanted")]
     Switch,
+    /// What was written names no route.
+    #[error(transparent)]
+    Route(#[from] NoRoute),
     /// What was written is no address.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -91,6 +95,7 @@ impl Refusal {
         match self {
             Self::Name(_)
             | Self::Switch
+            | Self::Route(_)
             | Self::Address(_)
             | Self::NotASheep
             | Self::NotFormatted => Errno::EINVAL,

@@ -52,6 +52,8 @@ pub struct Parts {
     pub workers: Workers,
     /// How long a request may be on the wire without progress.
     pub io_timeout: Duration,
+    /// TCP connections that a worker may make.
+    pub connections_max: u32,
     /// How long changes may be fenced; `None` is never.
     pub fence_time: Option<Duration>,
     /// Where to mount.
@@ -251,8 +253,8 @@ impl Shell {
                 return started.err().map(|cause| Input::NotStarted(generation, cause));
             }
             Effect::Send(generation, message) => self.send(generation, message),
-            Effect::Connect { generation, sheep, cache_bytes, left } => {
-                self.connect(generation, sheep, cache_bytes, left);
+            Effect::Connect { generation, sheep, cache_bytes, left, route } => {
+                self.connect(generation, sheep, cache_bytes, left, route);
             }
             Effect::KillWorker(generation) => self.parts.workers.kill(generation),
             Effect::Resolve { number, address, port } => {
@@ -271,8 +273,8 @@ impl Shell {
                 self.stop_workers();
                 self.outcome = Some(outcome);
             }
-            Effect::DataLost { generation, gateway, death } => {
-                let tags: Vec<Tag> = self.data.lost(generation, gateway, Instant::now());
+            Effect::DataLost { generation, gateways, death } => {
+                let tags: Vec<Tag> = self.data.lost(generation, &gateways, Instant::now());
                 self.save();
                 return Some(Input::Unanswered(death, tags));
             }

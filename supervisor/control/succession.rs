@@ -56,6 +56,8 @@ impl Control {
                 .saved(session.is_some())
                 .map(|(sheep, at)| (sheep, Clock::read().number(at))),
             attach: self.attach_wished.clone(),
+            direct: self.direct.iter().copied().collect(),
+            route: self.route,
         }
     }
 
@@ -106,6 +108,7 @@ impl Control {
         control.last_volume = saved.last_volume;
         control.cluster = saved.cluster;
         control.cache_on = saved.object_cache;
+        control.route = saved.route;
         control.locks_left = saved.locks_left.into_iter().collect();
         if let Some(sheep) = saved.sheep.filter(|_| !own_sheep) {
             control.candidates.inherit(sheep, &saved.configured, &saved.members);

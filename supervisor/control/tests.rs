@@ -47,7 +47,7 @@ fn sheep(port: u16) -> std::net::SocketAddr {
 }
 
 fn cluster(ctime: u64) -> ClusterFacts {
-    ClusterFacts { ctime, epoch: 3, running: true, recycles_vids: false }
+    ClusterFacts { ctime, epoch: 3, running: true, recycles_vids: false, disk_mode: false }
 }
 
 fn name(text: &str) -> VolumeName {
@@ -76,6 +76,7 @@ fn wishes(sheep_ports: &[u16], attach: &[&str]) -> Wishes {
         io_timeout: Duration::from_secs(5),
         on_outage: OnOutage::Hold,
         steal_lock: false,
+        route: sheepfs::ipc::Route::Replica,
     }
 }
 
@@ -182,7 +183,7 @@ impl Loop {
 
     /// The worker in use loses its sheep, and its process is gone.
     fn lose(&mut self, reason: LostReason) {
-        self.says(FromWorker::Lost { reason });
+        self.says(FromWorker::Lost { reason, node: self.control.candidates.current() });
         self.is_gone(KILLED);
     }
 

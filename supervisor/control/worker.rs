@@ -30,7 +30,7 @@ impl Control {
             (FromWorker::Unreached { reason }, Life::Connecting { .. }) => {
                 self.unreached(generation, reason, now);
             }
-            (FromWorker::Lost { reason }, _) => self.lose(Cause::of(reason), now),
+            (FromWorker::Lost { reason, node }, _) => self.gateway_lost(node, reason, now),
             (FromWorker::Quiet { gateway, how }, _) => {
                 self.effects.push(Effect::Quiet { generation, gateway, how });
             }
@@ -92,6 +92,9 @@ impl Control {
                 self.send(ToWorker::Noted);
             }
             FromWorker::CacheUse { usage } => self.shared.known().cache = usage,
+            FromWorker::Opened { node, opening } => self.opened(node, opening),
+            FromWorker::Closed { node } => drop(self.direct.remove(&node)),
+            FromWorker::Routed { routed } => self.shared.known().routed = routed,
             message @ (FromWorker::Hello { .. }
             | FromWorker::Checked { .. }
             | FromWorker::Connected { .. }

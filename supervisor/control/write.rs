@@ -4,7 +4,8 @@ use super::waits::Caller;
 use super::{Answer, Control, Refusal};
 use crate::events::WritableFile;
 use sheepfs::address::{AddressError, SheepAddress};
-use sheepfs::ipc::ToWorker;
+use sheepfs::ipc::route::NoRoute;
+use sheepfs::ipc::{Route, ToWorker};
 use sheepfs::wire::name::VolumeName;
 use std::time::Instant;
 
@@ -28,6 +29,7 @@ impl Control {
                 .map_err(Refusal::Name),
             WritableFile::PageCache => switch(bytes).map(|on| self.set_page_cache(on, caller)),
             WritableFile::ObjectCache => switch(bytes).map(|on| self.set_object_cache(on, caller)),
+            WritableFile::Route => route(bytes).map(|route| self.set_route(route, caller)),
             WritableFile::SheepInfo => address(bytes).map(|sheep| self.wish(sheep, caller, now)),
         };
         if let Err(why) = outcome {
@@ -60,6 +62,7 @@ fn name_of(file: WritableFile) -> &'static str {
         WritableFile::Unmount => "write to vdi/unmount",
         WritableFile::PageCache => "write to config/page_cache",
         WritableFile::ObjectCache => "write to config/object_cache",
+        WritableFile::Route => "write to config/route",
         WritableFile::SheepInfo => "write to config/sheep_info",
     }
 }
@@ -72,6 +75,11 @@ fn switch(bytes: &[u8]) -> Result<bool, Refusal> {
     }
 }
 
+fn route(bytes: &[u8]) -> Result<Route, Refusal> {
+    let text = std::str::from_utf8(bytes.trim_ascii()).map_err(|_| NoRoute)?;
+    Ok(text.parse::<Route>()?)
+}
+
 fn address(bytes: &[u8]) -> Result<SheepAddress, Refusal> {
     let text = std::str::from_utf8(bytes).map_err(|_| AddressError::Host)?;
     Ok(text.parse::<SheepAddress>()?)
@@ -80,6 +88,16 @@ fn address(bytes: &[u8]) -> Result<SheepAddress, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_route_takes_its_two_words_and_space_around_them() {
+        assert_eq!(route(b" replica\n"), Ok(Route::Replica));
+        assert_eq!(route(b"gateway"), Ok(Route::Gateway));
+        for written in ["", "\n", "0", "direct", "replica gateway", "Gateway"] {
+            assert_eq!(route(written.as_bytes()), Err(Refusal::Route(NoRoute)), "{written:?}");
+        }
+        assert_eq!(route(b"\xff"), Err(Refusal::Route(NoRoute)));
+    }
 
     #[test]
     fn a_switch_takes_0_and_1_and_space_around_them() {

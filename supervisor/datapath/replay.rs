@@ -60,18 +60,16 @@ impl<R> State<R> {
     }
 
     /// A worker is dead, and all that it said was heard. What it was told of and has
-    /// not answered waits again; if it had a sheep, its changes may still run there.
+    /// not answered waits again; its changes may still run on the gateways it had.
     /// Gives those requests, and its link, to be let go of without the lock.
     pub fn lost(
         &mut self,
         generation: u64,
-        gateway: Option<SocketAddr>,
+        gateways: &[SocketAddr],
         now: Instant,
     ) -> (Vec<Tag>, Option<Arc<Link>>) {
         for object in std::mem::take(&mut self.repairing) {
-            if let Some(gateway) = gateway {
-                self.fences.add(object, gateway, generation, now);
-            }
+            self.fences.add(object, gateways, generation, now);
         }
         let Some(worker) = self.worker.take_if(|worker| worker.generation() == generation) else {
             return (Vec::new(), None);
@@ -83,9 +81,7 @@ impl<R> State<R> {
             .filter(|(_, entry)| is_told(entry.stage))
             .map(|(tag, _)| tag)
             .collect();
-        if let Some(gateway) = gateway {
-            self.fence(&told, gateway, generation, now);
-        }
+        self.fence(&told, gateways, generation, now);
         self.mark_repeats(&is_told);
         for (tag, (request, _)) in std::mem::take(&mut self.abandoned) {
             self.created(tag, request);
@@ -101,12 +97,12 @@ impl<R> State<R> {
 
     /// Fences what a worker's changes, also those that nobody waits for any more,
     /// may still change.
-    fn fence(&mut self, told: &[Tag], gateway: SocketAddr, generation: u64, now: Instant) {
+    fn fence(&mut self, told: &[Tag], gateways: &[SocketAddr], generation: u64, now: Instant) {
         let told = told.iter().filter_map(|tag| self.table.get(*tag)).map(|entry| entry.request);
         let abandoned = self.abandoned.values().map(|(request, _)| *request);
         for request in told.chain(abandoned).filter(|request| request.is_write()) {
             Object::of(request)
-                .for_each(|object| self.fences.add(object, gateway, generation, now));
+                .for_each(|object| self.fences.add(object, gateways, generation, now));
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::DataPath;
 use crate::fence::Object;
-use crate::state::SavedFence;
+use crate::state::SavedFences;
 use sheepfs::ipc::VolumeId;
 use sheepfs::wire::name::VolumeName;
 use std::net::SocketAddr;
@@ -14,28 +14,28 @@ use std::time::Instant;
 
 impl<R> DataPath<R> {
     /// Goes on where a predecessor of this process was ended. `session` is its last
-    /// worker that had an address, and which; `repairing` are objects whose index
+    /// worker that had an address, and all its gateways; `repairing` are objects whose index
     /// entries that one was at.
     pub fn take_over(
         &self,
-        fences: &[SavedFence],
-        session: Option<(u64, SocketAddr)>,
+        fences: &[SavedFences],
+        session: Option<(u64, Vec<SocketAddr>)>,
         repairing: &[Object],
         now: Instant,
     ) {
         let mut state = self.lock();
         state.fences.restore(fences);
-        let strange = state.told.others_than(session.map(|(generation, _)| generation));
+        let strange = state.told.others_than(session.as_ref().map(|(generation, _)| *generation));
         if strange > 0 {
             tracing::debug!(
                 requests = strange,
                 "the process before had told workers of requests that are fenced already"
             );
         }
-        if let Some((generation, gateway)) = session {
+        if let Some((generation, gateways)) = session {
             let told = state.told.left_by(generation);
             for object in told.iter().chain(repairing) {
-                state.fences.add(*object, gateway, generation, now);
+                state.fences.add(*object, &gateways, generation, now);
             }
         }
     }
@@ -48,7 +48,7 @@ impl<R> DataPath<R> {
     }
 
     /// The fences, for a successor.
-    pub fn saved_fences(&self) -> Vec<SavedFence> {
+    pub fn saved_fences(&self) -> Vec<SavedFences> {
         self.lock().fences.saved()
     }
 }

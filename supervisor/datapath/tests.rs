@@ -116,7 +116,7 @@ impl Rig {
 
     /// The worker's death, of which it was on its way to that sheep.
     fn lose(&self, generation: u64, gateway: Option<SocketAddr>) -> Vec<Tag> {
-        self.data.lost(generation, gateway, Instant::now())
+        self.data.lost(generation, gateway.as_slice(), Instant::now())
     }
 
     fn gone(&self, generation: u64) {

@@ -6,7 +6,7 @@
 use crate::session::Handshake;
 use crate::settings::Swaps;
 use serde::{Deserialize, Serialize};
-use sheepfs::ipc::{Gateways, VolumeFacts, VolumeId};
+use sheepfs::ipc::{Gateways, Route, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub struct Saved {
     /// The control loop's.
     pub control: SavedControl,
     /// Fences.
-    pub fences: Vec<SavedFence>,
+    pub fences: Vec<SavedFences>,
     /// Volumes with fences, by name: a VDI that is attached again goes on under them.
     pub names: Vec<(VolumeName, VolumeId)>,
     /// Processes that may hold a connection to a sheep, and a minisheep of our own.
@@ -78,6 +78,18 @@ pub struct SavedControl {
     pub attach: Vec<VolumeName>,
     /// Locks that may be ours without a volume.
     pub locks_left: Vec<(VolumeName, Gateways)>,
+    /// The gateways, besides its sheep, that the session may have sent changes to.
+    pub direct: Vec<SocketAddr>,
+    /// Whom objects are asked of.
+    pub route: Route,
+}
+
+impl SavedControl {
+    /// The worker that may have requests on the wire, and all gateways where they may be.
+    pub fn gateways(&self) -> Option<(u64, Vec<SocketAddr>)> {
+        let (generation, sheep) = self.session?;
+        Some((generation, std::iter::once(sheep).chain(self.direct.iter().copied()).collect()))
+    }
 }
 
 /// A volume.
@@ -101,19 +113,17 @@ pub struct SavedVolume {
     pub replaced: bool,
 }
 
-/// A fence.
+/// The fences that one lost worker has left.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SavedFence {
-    /// Of which volume.
-    pub volume: VolumeId,
-    /// Which block.
-    pub block: u32,
-    /// Where the orphans may run.
-    pub gateway: SocketAddr,
-    /// Whose they are.
+pub struct SavedFences {
+    /// Which worker.
     pub generation: u64,
+    /// Where its orphans may run.
+    pub gateways: Vec<SocketAddr>,
     /// Since when.
     pub since: u64,
+    /// What they may change: volume and block.
+    pub objects: Vec<(VolumeId, u32)>,
 }
 
 /// A process that is not to be confused with a later one of the same number.

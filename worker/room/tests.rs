@@ -38,6 +38,8 @@ impl Game {
             generation: 1,
             watch: Vec::new(),
             left: None,
+            route: sheepfs::ipc::Route::Replica,
+            connections_max: 64,
         });
     }
 
@@ -70,7 +72,13 @@ fn a_check_tells_the_cluster_or_why_there_is_none() {
     let sheep = FakeSheep::start();
     let mut game = Game::new();
     game.check(1, sheep.address);
-    let cluster = ClusterFacts { ctime: CTIME, epoch: 1, running: true, recycles_vids: false };
+    let cluster = ClusterFacts {
+        ctime: CTIME,
+        epoch: 1,
+        running: true,
+        recycles_vids: false,
+        disk_mode: false,
+    };
     assert_eq!(game.checked(), (1, Ok(cluster)));
     game.check(2, nobody());
     assert_eq!(game.checked(), (2, Err(LostReason::Refused)));

@@ -4,7 +4,9 @@ use super::*;
 use crate::fake::{CTIME, FakeSheep};
 use crate::sheep::CONNECTIONS;
 use sheepfs::ipc::channel::pair;
-use sheepfs::ipc::{Arena, Gateways, Query, QuietReason, SupervisorEnd, Tag, VolumeId, WorkerEnd};
+use sheepfs::ipc::{
+    Arena, Gateways, LostReason, Query, QuietReason, Route, SupervisorEnd, Tag, VolumeId, WorkerEnd,
+};
 use sheepfs::wire::Opcode;
 use sheepfs::wire::name::VolumeName;
 use std::net::TcpListener;
@@ -23,8 +25,22 @@ impl Game {
         let link = Link::new(WorkerEnd::from_fd(worker), Arena::create(4096).unwrap());
         let now = Instant::now();
         let connections = Sheep::connect(sheep.address, CONNECTIONS, 1, now).unwrap();
-        let plan = Plan { sheep: sheep.address, io_timeout, generation: 1, watch, left: None };
-        let cluster = ClusterFacts { ctime: CTIME, epoch: 1, running: true, recycles_vids: false };
+        let plan = Plan {
+            sheep: sheep.address,
+            io_timeout,
+            generation: 1,
+            watch,
+            left: None,
+            route: Route::Replica,
+            connections_max: 64,
+        };
+        let cluster = ClusterFacts {
+            ctime: CTIME,
+            epoch: 1,
+            running: true,
+            recycles_vids: false,
+            disk_mode: false,
+        };
         let session = Session::new(link, connections, &plan, cluster, 0, now);
         Self { session, supervisor, heard: Vec::new() }
     }
@@ -123,7 +139,7 @@ fn an_answer_counts_though_the_sheep_is_gone_behind_it() {
     });
     let end = game.end();
     sheep.join().unwrap();
-    assert!(matches!(end, End::Sheep(LostReason::Disconnected)), "{end}");
+    assert!(matches!(end, End::Sheep(Loss { reason: LostReason::Disconnected, .. })), "{end}");
     let report =
         |message: &FromWorker| matches!(message, FromWorker::ReportChunk { last, .. } if *last);
     assert!(game.place(report).is_some(), "{:?}", game.heard);
@@ -203,7 +219,7 @@ fn a_sheep_that_answers_nothing_is_lost() {
     sheep.habits.frozen.store(true, Ordering::SeqCst);
     game.tell(&attach(1));
     let end = game.end();
-    assert!(matches!(end, End::Sheep(LostReason::Silent)), "{end}");
+    assert!(matches!(end, End::Sheep(Loss { reason: LostReason::Silent, .. })), "{end}");
     assert_eq!(sheep.count(Opcode::GetClusterDefault), 1, "one probe, over a fresh connection");
 }
 

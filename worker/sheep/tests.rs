@@ -13,20 +13,20 @@ fn sheep(generation: u64) -> (Sheep, TcpListener) {
 fn an_id_that_is_outstanding_is_not_given_again() {
     let (mut sheep, _listener) = sheep(0);
     sheep.next_id = 0xff_ffff;
-    let mut ask = || sheep.request(Request::get_cluster_default(), None);
+    let mut ask = || sheep.request(Request::get_cluster_default(), None, 0);
     assert_eq!([ask(), ask(), ask()], [0xff_ffff, 0, 1]);
     sheep.next_id = 0xff_ffff;
-    assert_eq!(sheep.request(Request::get_cluster_default(), None), 2);
+    assert_eq!(sheep.request(Request::get_cluster_default(), None, 0), 2);
     assert_eq!(sheep.ask(Request::stat(), Instant::now()), 3);
 }
 
 #[test]
 fn an_id_says_of_which_worker_it_is() {
     let (mut sheep, _listener) = sheep(0x1_02a5);
-    assert_eq!(sheep.request(Request::get_cluster_default(), None), 0xa500_0001);
+    assert_eq!(sheep.request(Request::get_cluster_default(), None, 0), 0xa500_0001);
     sheep.next_id = 0xff_ffff;
-    assert_eq!(sheep.request(Request::get_cluster_default(), None), 0xa5ff_ffff);
-    assert_eq!(sheep.request(Request::get_cluster_default(), None), 0xa500_0000);
+    assert_eq!(sheep.request(Request::get_cluster_default(), None, 0), 0xa5ff_ffff);
+    assert_eq!(sheep.request(Request::get_cluster_default(), None, 0), 0xa500_0000);
 }
 
 /// What was asked for stays here until it is dispatched, whatever is flushed.
@@ -34,10 +34,10 @@ fn an_id_says_of_which_worker_it_is() {
 fn nothing_leaves_before_it_is_dispatched() {
     let (mut sheep, _listener) = sheep(1);
     let (arena, now) = (Arena::create(4096).unwrap(), Instant::now());
-    sheep.request(Request::get_cluster_default(), None);
+    sheep.request(Request::get_cluster_default(), None, 0);
     sheep.flush(&arena, now).unwrap();
     assert!(sheep.is_idle() && sheep.stalled().is_empty());
-    sheep.dispatch(false, now);
+    sheep.dispatch(Hold::default(), now);
     assert!(!sheep.is_idle());
     assert_eq!(sheep.stalled().len(), 1);
 }

@@ -91,6 +91,10 @@ impl Wire for Cluster {
         id
     }
 
+    fn request_of(&mut self, request: Request, span: Option<Span>, _: u8) -> u32 {
+        self.request(request, span)
+    }
+
     fn ask_node(&mut self, _: SocketAddr, _: Request, _: Instant) -> Option<u32> {
         None
     }

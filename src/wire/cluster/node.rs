@@ -141,6 +141,13 @@ pub fn decode_nodes(bytes: &[u8], nr_nodes: u32) -> Result<Vec<Node>, LayoutErro
     nodes.map(|node| Node::decode(&node[..NODE_LEN])).collect()
 }
 
+/// Whether so many nodes that take `length` bytes come with their disks, by which such a
+/// server may place objects.
+#[must_use]
+pub fn have_disks(length: usize, nr_nodes: u32) -> bool {
+    nr_nodes > 0 && usize::try_from(nr_nodes).is_ok_and(|n| n * NODE_WITH_DISKS_LEN == length)
+}
+
 /// How far apart the nodes of a list lie, when `count` of them take `length` bytes.
 fn node_stride(length: usize, count: usize) -> Result<usize, LayoutError> {
     [NODE_LEN, NODE_WITH_DISKS_LEN].into_iter().find(|stride| stride * count == length).ok_or(

@@ -82,7 +82,7 @@ impl Shell {
     ) -> Result<Self, Failed> {
         let now = Instant::now();
         let Saved { control, fences, names, answered, takeovers, swaps, .. } = saved;
-        let (session, repairing) = (control.session, repairing(&control));
+        let (session, repairing) = (control.gateways(), repairing(&control));
         let shared = Arc::clone(&parts.shared);
         let control = Control::taking_over(shared, wishes, control, own_sheep, now);
         let mut shell = Self::with(parts, control);

@@ -8,8 +8,8 @@ use crate::link::Link;
 use crate::spawn::{SpawnError, Started};
 use nix::errno::Errno;
 use sheepfs::address::SheepAddress;
-use sheepfs::ipc::ToWorker;
 use sheepfs::ipc::message::{BUILD, WATCHED_MAX};
+use sheepfs::ipc::{Route, ToWorker};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
@@ -86,6 +86,7 @@ impl Shell {
         sheep: SocketAddr,
         cache_bytes: u64,
         left: Option<SocketAddr>,
+        route: Route,
     ) {
         let mut watch = self.data.watched();
         if watch.len() > WATCHED_MAX {
@@ -95,9 +96,20 @@ impl Shell {
         }
         let io_timeout_ms = u32::try_from(self.parts.io_timeout.as_millis()).unwrap_or(u32::MAX);
         let build = BUILD.to_owned();
+        let connections_max = self.parts.connections_max;
         self.tell(
             generation,
-            ToWorker::Connect { build, sheep, cache_bytes, io_timeout_ms, generation, watch, left },
+            ToWorker::Connect {
+                build,
+                sheep,
+                cache_bytes,
+                io_timeout_ms,
+                generation,
+                watch,
+                left,
+                route,
+                connections_max,
+            },
         );
     }
 

@@ -39,7 +39,7 @@ fn the_new_sheep_is_checked_the_old_one_drained_and_then_left() {
     running.apply(Input::DataDrained);
     assert_eq!(running.effects(), ["KillWorker(1)"]);
     running.is_gone(KILLED);
-    assert!(running.does("DataLost { generation: 1, gateway: Some(127.0.0.1:7000)"));
+    assert!(running.does("DataLost { generation: 1, gateways: [127.0.0.1:7000]"));
     assert_eq!(running.connects(), [(2, 7001)]);
     assert_eq!(running.answer(caller), None);
     running.reach();
@@ -57,7 +57,7 @@ fn what_does_not_drain_in_time_is_fenced() {
     running.later(Duration::from_millis(1));
     assert!(running.does("KillWorker(1)"));
     running.is_gone(KILLED);
-    assert!(running.does("DataLost { generation: 1, gateway: Some(127.0.0.1:7000)"));
+    assert!(running.does("DataLost { generation: 1, gateways: [127.0.0.1:7000]"));
     assert_eq!(running.connects(), [(2, 7001)]);
 }
 
@@ -65,7 +65,7 @@ fn what_does_not_drain_in_time_is_fenced() {
 fn a_worker_that_dies_while_it_drains_leads_to_the_new_sheep_too() {
     let (mut running, caller) = draining();
     running.is_gone(KILLED);
-    assert!(running.does("DataLost { generation: 1, gateway: Some(127.0.0.1:7000)"));
+    assert!(running.does("DataLost { generation: 1, gateways: [127.0.0.1:7000]"));
     assert_eq!(running.connects(), [(2, 7001)]);
     running.reach();
     assert_eq!(running.answer(caller), DONE);
@@ -73,7 +73,8 @@ fn a_worker_that_dies_while_it_drains_leads_to_the_new_sheep_too() {
 
 #[test]
 fn a_sheep_that_would_not_do_changes_nothing() {
-    let unformatted = ClusterFacts { ctime: 0, epoch: 0, running: false, recycles_vids: false };
+    let unformatted =
+        ClusterFacts { ctime: 0, epoch: 0, running: false, recycles_vids: false, disk_mode: false };
     let waiting = ClusterFacts { running: false, ..cluster(CTIME) };
     for (outcome, after_ms, errno) in [
         (Err(LostReason::Refused), 0, Errno::ECONNREFUSED),

@@ -52,9 +52,7 @@ fn nonsense_is_a_breakdown_though_we_kill_for_it() {
     running.apply(Input::WorkerBroken { generation: 1, nonsense: true });
     assert!(running.does("KillWorker(1)"));
     running.is_gone(KILLED);
-    assert!(
-        running.does("DataLost { generation: 1, gateway: Some(127.0.0.1:7000), death: OwnMaking")
-    );
+    assert!(running.does("DataLost { generation: 1, gateways: [127.0.0.1:7000], death: OwnMaking"));
 }
 
 #[test]

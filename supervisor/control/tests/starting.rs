@@ -85,7 +85,7 @@ fn a_volume_that_cannot_be_had_is_the_end_and_the_others_are_released() {
 fn a_sheep_lost_while_volumes_are_attached_is_the_end() {
     let mut start = Loop::new(&[7000, 7001], &["a"]);
     start.connect();
-    start.says(FromWorker::Lost { reason: LostReason::Disconnected });
+    start.says(FromWorker::Lost { reason: LostReason::Disconnected, node: sheep(7000) });
     assert!(matches!(start.end(), Some(Err(Failed::NoSheep { .. }))));
 }
 

@@ -48,7 +48,7 @@ fn the_last_session_is_saved_until_its_data_is_lost() {
     let mut running = Loop::running();
     let generation = running.worker();
     assert_eq!(running.control.saved().session, Some((generation, sheep(7000))));
-    running.says(FromWorker::Lost { reason: LostReason::Disconnected });
+    running.says(FromWorker::Lost { reason: LostReason::Disconnected, node: sheep(7000) });
     assert_eq!(running.control.saved().session, Some((generation, sheep(7000))));
     // What comes now must not be saved before its effect: the session is another already.
     running.done.clear();

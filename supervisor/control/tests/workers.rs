@@ -14,7 +14,7 @@ fn unreached(running: &mut Loop) {
 fn a_spare_takes_over_when_the_lost_one_is_gone_and_not_before() {
     let mut running = Loop::running();
     assert_eq!(running.shared.known().spare, SpareState::Ready);
-    running.says(FromWorker::Lost { reason: LostReason::Disconnected });
+    running.says(FromWorker::Lost { reason: LostReason::Disconnected, node: sheep(7000) });
     assert_eq!(running.effects(), ["KillWorker(1)"]);
     assert_eq!(running.state(), WorkerState::Lost);
     assert!(running.last_error().unwrap().contains("the connection broke"));
@@ -22,7 +22,7 @@ fn a_spare_takes_over_when_the_lost_one_is_gone_and_not_before() {
     assert!(running.effects().is_empty(), "its process may live still");
     running.is_gone(KILLED);
     let words = running.effects();
-    assert!(words[0].starts_with("DataLost { generation: 1, gateway: Some(127.0.0.1:7000)"));
+    assert!(words[0].starts_with("DataLost { generation: 1, gateways: [127.0.0.1:7000]"));
     assert!(words[1].starts_with("Connect { generation: 2, sheep: 127.0.0.1:7000"), "{words:?}");
     assert_eq!(words.len(), 2, "one spare after the other: {words:?}");
     running.reach();
@@ -188,7 +188,7 @@ fn a_sheep_of_another_cluster_is_never_used() {
     assert_eq!(running.shared.known().candidates, 2);
     running.is_gone(KILLED);
     let words = running.effects();
-    assert!(words[0].starts_with("DataLost { generation: 2, gateway: None"), "{words:?}");
+    assert!(words[0].starts_with("DataLost { generation: 2, gateways: []"), "{words:?}");
     assert!(words[1].starts_with("StartWorker"), "{words:?}");
     assert_eq!(running.shared.known().sheep, sheep(7000));
 }
@@ -200,7 +200,10 @@ fn what_an_earlier_worker_says_does_not_count() {
     running.lose(LostReason::Disconnected);
     running.effects();
     running.apply(Input::Worker(1, FromWorker::Connected { cluster: cluster(CTIME) }));
-    running.apply(Input::Worker(1, FromWorker::Lost { reason: LostReason::Refused }));
+    running.apply(Input::Worker(
+        1,
+        FromWorker::Lost { reason: LostReason::Refused, node: sheep(7000) },
+    ));
     running.apply(Input::WorkerBroken { generation: 1, nonsense: true });
     running.apply(Input::WorkerGone(1, CRASHED));
     assert!(running.effects().is_empty());
@@ -242,7 +245,7 @@ fn what_was_allocated_lately_is_told_before_the_volume_is_taken_up() {
     let allocation = Allocation { block: 8, owner: 1 };
     running.says(FromWorker::Allocated { volume, allocation });
     running.says(FromWorker::HeaderSeen { volume, age_ms: 2000 });
-    running.says(FromWorker::Lost { reason: LostReason::Disconnected });
+    running.says(FromWorker::Lost { reason: LostReason::Disconnected, node: sheep(7000) });
     let last = Allocation { block: 7, owner: 0 };
     running.says(FromWorker::Allocated { volume, allocation: last });
     running.is_gone(KILLED);
@@ -371,6 +374,7 @@ fn requests_fail_after_an_outage_of_the_time_that_was_asked_for() {
         io_timeout: Duration::from_secs(5),
         on_outage: OnOutage::ErrorAfter(Duration::from_secs(10)),
         steal_lock: false,
+        route: sheepfs::ipc::Route::Replica,
     };
     let mut running = Loop::with(wishes);
     running.connect();
@@ -409,7 +413,7 @@ fn rubbish_from_the_worker_is_survived() {
     running.says(FromWorker::HeaderSeen { volume: VolumeId(9), age_ms: u32::MAX });
     running.spare_says(FromWorker::Connected { cluster: cluster(CTIME) });
     running.spare_says(FromWorker::Checked { tag, outcome: Err(LostReason::Refused) });
-    running.spare_says(FromWorker::Lost { reason: LostReason::Refused });
+    running.spare_says(FromWorker::Lost { reason: LostReason::Refused, node: sheep(7000) });
     assert!(running.effects().is_empty());
     let caller = running.write(WritableFile::Mount, "a");
     let tag = running.attach_tags()[0];

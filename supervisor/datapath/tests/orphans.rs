@@ -213,7 +213,7 @@ impl World {
         self.crashes += 1;
         self.told.clear();
         self.orphans.extend(self.wire.drain(..).filter(|op| !op.executed));
-        self.state.lost(self.generation, Some(self.gateway), self.now);
+        self.state.lost(self.generation, &[self.gateway], self.now);
         self.gateway =
             SocketAddr::from(([127, 0, 0, 1], 7000 + u16::try_from(self.crashes % 2).unwrap()));
         self.connect();

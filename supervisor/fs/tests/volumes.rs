@@ -226,7 +226,7 @@ fn nobody_notices_that_a_worker_is_lost() {
         std::thread::yield_now();
     }
     rig.worker = None;
-    let told = rig.data.lost(1, None, std::time::Instant::now());
+    let told = rig.data.lost(1, &[], std::time::Instant::now());
     assert_eq!(told.len(), 1);
     assert!(!reader.is_finished());
     let (link, worker) = fake::link(2, ARENA_LEN, usize::try_from(DISK_LEN).unwrap());

@@ -1,0 +1,504 @@
+//! Which node of the cluster a request for a data object goes to: the decisions, pure.
+//!
+//! Any node serves any object, as a gateway; one that holds a replica serves it without a
+//! hop. So a data object of a replicated VDI is asked of one of its holders
+//! ([`sheepfs::wire::placement`]), and everything else, and everything for which no holder
+//! is ready, of the sheep of the session, which is called home here.
+//!
+//! ```text
+//!  wanted ──> Trying ── it answers ──> Announced ── noted ──> Ready ──> Retiring ──┐
+//!    ^          │ no answer, another       │ lost               │ lost     all     │
+//!    │          │ cluster, an old epoch    │                    │          answered│
+//!    └─ pause ─ Resting <──────────────────┴────────────────────┘                  │
+//!    ^                                                                             │
+//!    └──────────────────────────── forgotten <─────────────────────────────────────┘
+//! ```
+//!
+//! # Why that is safe
+//!
+//! - **A wrong guess is only slower.** A node that holds nothing serves as a gateway. An old
+//!   ring, a wrong number of copies, a foreign rule of placement change nothing else.
+//! - **Orphans are fenced at every node that may have them.** The supervisor writes down a
+//!   node ([`sheepfs::ipc::FromWorker::Opened`]) before the first request goes there, and
+//!   strikes it off when nothing of ours is outstanding there. When the session ends, however
+//!   it does, what was changed and not answered is fenced at home and at all of these, and
+//!   each must be quiet before newer changes to the object may go. A node that is watched for
+//!   that is not asked directly until it is quiet, so its counter is never kept up by us.
+//! - **A change is never sent twice by one worker.** When a node is lost that has not answered
+//!   a change, the session ends, as if home was lost: whether the change was carried out is
+//!   unknown, and the ordinary recovery, with its fence, is the one answer to that.
+//! - **A read may be asked again anywhere**: it changes nothing, and is answered once, by the
+//!   last answer. So a node that was lost while only reads were outstanding costs no session.
+//! - **A node that was cut off is not believed.** A read that was answered in an older epoch
+//!   than the newest heard of is asked again of home, and nothing new goes there until it has
+//!   caught up. A change that such a node has answered is good: its peers refuse what comes
+//!   in an old epoch, so all replicas had it while that epoch was theirs.
+//! - **Order.** Nothing here orders requests: what must come after an answer is sent after it,
+//!   and an answered write is on all replicas, whichever node is asked next.
+//!
+//! # Which address
+//!
+//! A node may have a second address for traffic between nodes. It listens there for the same
+//! protocol, but that network is the cluster's own, and a client need not reach it, nor
+//! belong there; so clients, the original ones too, use the first address.
+
+mod trial;
+
+pub use trial::{Trial, Unfit};
+
+use sheepfs::ipc::route::{CONNECTIONS_MIN, DIRECT_MAX};
+use sheepfs::ipc::{FromWorker, Route, Routed};
+use sheepfs::wire::ObjectId;
+use sheepfs::wire::cluster::Node;
+use sheepfs::wire::placement::Ring;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tracing::{debug, info, warn};
+
+/// Connections to a node that is asked directly.
+pub const CONNECTIONS_EACH: usize = 2;
+
+/// How long a node may take to connect and answer.
+const TRIAL_MAX: Duration = Duration::from_secs(2);
+/// How many are tried at once.
+const TRIALS_MAX: usize = 8;
+/// How many may wait for their trial.
+const WANTED_MAX: usize = 32;
+/// Before a node is tried again: at first, and at most.
+const PAUSE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
+/// The same of one that only had an older epoch.
+const PAUSE_BEHIND: Duration = Duration::from_secs(1);
+/// After so long without a request its connections are closed.
+const IDLE_MAX: Duration = Duration::from_secs(45);
+/// When there is no room, one that was idle for so long makes room for another.
+const IDLE_FULL: Duration = Duration::from_secs(5);
+/// How often it is looked for idle ones.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Where a node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its connections are asked a question each; so many have not answered.
+    Trying { until: Instant, unanswered: usize },
+    /// It answers, and the supervisor was told, under that number.
+    Announced(u64),
+    /// It is asked directly.
+    Ready,
+    /// Nothing new goes there; it is closed when all is answered.
+    Retiring,
+    /// It can't be used, and is not tried before that time.
+    Resting(Instant),
+}
+
+#[derive(Debug)]
+struct Known {
+    stage: Stage,
+    /// Requests that it has, or that wait for a place there.
+    load: usize,
+    /// When it was asked last.
+    used: Instant,
+    /// The next pause after a failure.
+    pause: Duration,
+    /// Whether the log says that it can't be used.
+    said: bool,
+}
+
+/// What is to be done with connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Connect, and ask on each connection.
+    Try(SocketAddr),
+    /// Close its connections: nothing is outstanding.
+    Close(SocketAddr),
+    /// The trial took too long.
+    GiveUp(SocketAddr),
+}
+
+/// All that is known of whom to ask.
+#[derive(Debug)]
+pub struct Router {
+    home: SocketAddr,
+    /// When the cluster was formatted.
+    ctime: u64,
+    route: Route,
+    nodes_max: usize,
+    ring: Ring,
+    /// The nodes of the ring.
+    addresses: Vec<SocketAddr>,
+    known: HashMap<SocketAddr, Known>,
+    wanted: VecDeque<SocketAddr>,
+    watched: BTreeSet<SocketAddr>,
+    /// The newest epoch that anybody mentioned.
+    newest: u32,
+    last_opening: u64,
+    words: Vec<FromWorker>,
+    sweep_at: Option<Instant>,
+    /// Whether [`Self::acts`] has something to do at once.
+    is_urgent: bool,
+    counted: Routed,
+}
+
+impl Router {
+    /// Nothing but home is known, of a cluster that was formatted then, in that epoch.
+    pub fn new(home: SocketAddr, ctime: u64, epoch: u32) -> Self {
+        Self {
+            home,
+            ctime,
+            route: Route::Gateway,
+            nodes_max: 0,
+            ring: Ring::default(),
+            addresses: Vec::new(),
+            known: HashMap::new(),
+            wanted: VecDeque::new(),
+            watched: BTreeSet::new(),
+            newest: epoch,
+            last_opening: 0,
+            words: Vec::new(),
+            sweep_at: None,
+            is_urgent: false,
+            counted: Routed::default(),
+        }
+    }
+
+    /// Asks in that way, over so many connections in all, and none of `watched`.
+    #[must_use]
+    pub fn with(
+        self,
+        route: Route,
+        connections_max: u32,
+        watched: impl IntoIterator<Item = SocketAddr>,
+    ) -> Self {
+        let left = connections_max.saturating_sub(CONNECTIONS_MIN) as usize;
+        let nodes_max = (left / CONNECTIONS_EACH).min(DIRECT_MAX as usize);
+        Self { route, nodes_max, watched: watched.into_iter().collect(), ..self }
+    }
+
+    /// Asks in another way from now on.
+    pub fn set_route(&mut self, route: Route) {
+        self.route = route;
+        if route == Route::Gateway {
+            self.retire(|_| true);
+        }
+    }
+
+    /// Nothing of earlier workers runs on that node any more.
+    pub fn quiet(&mut self, node: SocketAddr) {
+        self.watched.remove(&node);
+    }
+
+    /// No node is watched any more.
+    pub fn all_quiet(&mut self) {
+        self.watched.clear();
+    }
+
+    /// Takes the cluster's nodes. `None`: where they keep objects can't be computed.
+    pub fn learn(&mut self, epoch: u32, nodes: Option<&[Node]>, now: Instant) {
+        let is_news = epoch != self.newest || self.addresses.is_empty();
+        self.newest = self.newest.max(epoch);
+        self.ring = match nodes.map(Ring::new) {
+            Some(Ok(ring)) => ring,
+            Some(Err(error)) => {
+                warn!("objects are not asked for directly: {error}");
+                Ring::default()
+            }
+            None => Ring::default(),
+        };
+        self.addresses.clear();
+        self.addresses.extend(nodes.into_iter().flatten().map(|node| node.id.socket_addr()));
+        let members: BTreeSet<SocketAddr> = self.addresses.iter().copied().collect();
+        self.retire(|node| !members.contains(&node));
+        self.known.retain(|node, known| members.contains(node) || known.is_open());
+        if is_news {
+            for known in self.known.values_mut() {
+                known.try_soon(now);
+            }
+        }
+    }
+
+    /// Which node to send a request for a data object of so many copies to; `None` is
+    /// home, which has `home_load` requests.
+    pub fn choose(
+        &mut self,
+        oid: ObjectId,
+        copies: u8,
+        home_load: usize,
+        now: Instant,
+    ) -> Option<SocketAddr> {
+        let mut best: Option<(usize, Option<SocketAddr>)> = None;
+        if self.route == Route::Replica && !self.ring.is_empty() {
+            let holders = self.ring.holders(oid, copies);
+            for holder in holders.as_slice() {
+                let Some(node) = self.addresses.get(usize::from(*holder)).copied() else {
+                    continue;
+                };
+                let offer = if node == self.home {
+                    Some((home_load, None))
+                } else {
+                    self.offer(node, now).map(|load| (load, Some(node)))
+                };
+                best = match (best, offer) {
+                    (Some(best), Some(offer)) if offer.0 >= best.0 => Some(best),
+                    (best, offer) => offer.or(best),
+                };
+            }
+        }
+        let chosen = best.and_then(|(_, node)| node);
+        match chosen.and_then(|node| self.known.get_mut(&node)) {
+            Some(known) => {
+                known.load += 1;
+                known.used = now;
+                self.counted.direct += 1;
+            }
+            None => self.counted.gateway += 1,
+        }
+        chosen
+    }
+
+    /// The load of a node that can be asked. One that can't be is wanted.
+    fn offer(&mut self, node: SocketAddr, now: Instant) -> Option<usize> {
+        match self.known.get(&node) {
+            Some(Known { stage: Stage::Ready, load, .. }) => return Some(*load),
+            Some(Known { stage: Stage::Resting(until), .. }) if *until <= now => {}
+            None => {}
+            Some(_) => return None,
+        }
+        let may = self.nodes_max > 0 && !self.watched.contains(&node) && can_be_reached(node);
+        if may && self.wanted.len() < WANTED_MAX && !self.wanted.contains(&node) {
+            self.wanted.push_back(node);
+            self.is_urgent = true;
+        }
+        None
+    }
+
+    /// A request that was sent there, or waited there, is over or goes elsewhere.
+    pub fn done(&mut self, node: SocketAddr) {
+        if let Some(known) = self.known.get_mut(&node) {
+            known.load = known.load.saturating_sub(1);
+            self.is_urgent |= known.load == 0 && known.stage == Stage::Retiring;
+        }
+    }
+
+    /// A read is asked again of home.
+    pub fn asked_again(&mut self) {
+        self.counted.again += 1;
+    }
+
+    /// An answer mentions an epoch; refusals may mention none. Whether it is an old one, in
+    /// which case nothing new goes to that node.
+    pub fn heard(&mut self, node: SocketAddr, epoch: u32) -> bool {
+        if epoch >= self.newest {
+            self.newest = epoch;
+            return false;
+        }
+        if epoch != 0 && self.known.get(&node).is_some_and(|known| known.stage == Stage::Ready) {
+            debug!(sheep = %node, epoch, newest = self.newest, "that node is behind its cluster");
+        }
+        self.retire(|other| other == node);
+        epoch != 0
+    }
+
+    /// Home mentions an epoch.
+    pub fn note_epoch(&mut self, epoch: u32) {
+        self.newest = self.newest.max(epoch);
+    }
+
+    /// The newest epoch that anybody mentioned.
+    pub fn newest_epoch(&self) -> u32 {
+        self.newest
+    }
+
+    /// That node refuses what home may not: it rests.
+    pub fn is_sick(&mut self, node: SocketAddr) {
+        self.retire(|other| other == node);
+    }
+
+    fn retire(&mut self, which: impl Fn(SocketAddr) -> bool) {
+        for (node, known) in &mut self.known {
+            if known.stage == Stage::Ready && which(*node) {
+                known.stage = Stage::Retiring;
+                self.is_urgent = true;
+            }
+        }
+    }
+
+    /// The supervisor has noted what was said under that number.
+    pub fn may_use(&mut self, opening: u64, now: Instant) {
+        let announced = |known: &&mut Known| known.stage == Stage::Announced(opening);
+        if let Some(known) = self.known.values_mut().find(announced) {
+            known.stage = Stage::Ready;
+            known.used = now;
+            known.pause = PAUSE[0];
+            known.said = false;
+        }
+    }
+
+    /// What is to be done now.
+    pub fn acts(&mut self, now: Instant) -> Vec<Act> {
+        let mut acts = Vec::new();
+        if std::mem::take(&mut self.is_urgent) || self.sweep_at.is_some_and(|at| at <= now) {
+            self.sweep(now, &mut acts);
+            self.start_trials(now, &mut acts);
+        }
+        acts
+    }
+
+    /// Closes what is idle or empty, and gives up on trials that take too long.
+    fn sweep(&mut self, now: Instant, acts: &mut Vec<Act>) {
+        let mut closed = Vec::new();
+        let mut next = now + SWEEP_EVERY;
+        for (node, known) in &mut self.known {
+            match known.stage {
+                Stage::Trying { until, .. } if until <= now => acts.push(Act::GiveUp(*node)),
+                Stage::Trying { until, .. } => next = next.min(until),
+                Stage::Ready if known.load == 0 && known.used + IDLE_MAX <= now => {
+                    closed.push(*node);
+                }
+                Stage::Retiring if known.load == 0 => closed.push(*node),
+                Stage::Ready | Stage::Retiring | Stage::Announced(_) | Stage::Resting(_) => {}
+            }
+        }
+        for node in closed {
+            self.close(node, now, acts);
+        }
+        self.sweep_at = self.known.values().any(Known::is_open).then_some(next);
+    }
+
+    fn close(&mut self, node: SocketAddr, now: Instant, acts: &mut Vec<Act>) {
+        let Some(known) = self.known.get_mut(&node) else { return };
+        let was_retiring = known.stage == Stage::Retiring;
+        acts.push(Act::Close(node));
+        self.words.push(FromWorker::Closed { node });
+        if was_retiring {
+            known.stage = Stage::Resting(now + PAUSE_BEHIND);
+        } else {
+            self.known.remove(&node);
+        }
+    }
+
+    fn start_trials(&mut self, now: Instant, acts: &mut Vec<Act>) {
+        while let Some(node) = self.wanted.pop_front() {
+            if self.trials() >= TRIALS_MAX {
+                self.wanted.push_front(node);
+                return;
+            }
+            if self.open() >= self.nodes_max {
+                match self.least_needed(now) {
+                    Some(idle) => self.close(idle, now, acts),
+                    None => return self.wanted.clear(),
+                }
+            }
+            let stage = Stage::Trying { until: now + TRIAL_MAX, unanswered: CONNECTIONS_EACH };
+            let new = Known { stage, load: 0, used: now, pause: PAUSE[0], said: false };
+            self.known.entry(node).and_modify(|known| known.stage = stage).or_insert(new);
+            let until = now + TRIAL_MAX;
+            self.sweep_at = Some(self.sweep_at.map_or(until, |at| at.min(until)));
+            acts.push(Act::Try(node));
+        }
+    }
+
+    fn trials(&self) -> usize {
+        let tried = |known: &&Known| matches!(known.stage, Stage::Trying { .. });
+        self.known.values().filter(tried).count()
+    }
+
+    fn open(&self) -> usize {
+        self.known.values().filter(|known| known.is_open()).count()
+    }
+
+    /// The node that was idle for longest, if that was long.
+    fn least_needed(&self, now: Instant) -> Option<SocketAddr> {
+        let idle = self.known.iter().filter(|(_, known)| {
+            known.stage == Stage::Ready && known.load == 0 && known.used + IDLE_FULL <= now
+        });
+        idle.min_by_key(|(_, known)| known.used).map(|(node, _)| *node)
+    }
+
+    /// One connection of a trial has its answer.
+    pub fn tried(&mut self, node: SocketAddr, trial: &Trial) -> Result<(), Unfit> {
+        let (ctime, newest) = (self.ctime, self.newest);
+        let Some(known) = self.known.get_mut(&node) else { return Ok(()) };
+        let Stage::Trying { unanswered, .. } = &mut known.stage else { return Ok(()) };
+        trial.verdict(ctime, newest)?;
+        self.newest = newest.max(trial.epoch);
+        *unanswered -= 1;
+        if *unanswered == 0 {
+            self.is_urgent |= !self.wanted.is_empty();
+            self.last_opening += 1;
+            known.stage = Stage::Announced(self.last_opening);
+            self.words.push(FromWorker::Opened { node, opening: self.last_opening });
+        }
+        Ok(())
+    }
+
+    /// Its connections are closed: it is lost, or can't be used. No change is outstanding
+    /// there.
+    pub fn failed(&mut self, node: SocketAddr, why: Unfit, now: Instant) {
+        let Some(known) = self.known.get_mut(&node) else { return };
+        let pause = match why {
+            Unfit::Behind => PAUSE_BEHIND,
+            Unfit::Lost(_) | Unfit::OtherCluster | Unfit::NotServing => {
+                let next = (2 * known.pause).min(PAUSE[1]);
+                std::mem::replace(&mut known.pause, next)
+            }
+        };
+        match (known.stage, why) {
+            (Stage::Ready | Stage::Retiring, _) => {
+                info!(sheep = %node, "a node that was asked directly is lost: {why}");
+            }
+            (_, Unfit::Behind) => debug!(sheep = %node, "not asked directly: {why}"),
+            _ if !std::mem::replace(&mut known.said, true) => {
+                warn!(
+                    sheep = %node,
+                    "a node can't be asked directly, its objects are asked of the sheep in use: {why}"
+                );
+            }
+            _ => debug!(sheep = %node, "still not asked directly: {why}"),
+        }
+        if matches!(known.stage, Stage::Announced(_) | Stage::Ready | Stage::Retiring) {
+            self.words.push(FromWorker::Closed { node });
+        }
+        known.stage = Stage::Resting(now + pause);
+        known.load = 0;
+        self.is_urgent |= !self.wanted.is_empty();
+    }
+
+    /// What the supervisor is to be told.
+    pub fn take_words(&mut self) -> Vec<FromWorker> {
+        std::mem::take(&mut self.words)
+    }
+
+    /// When [`Self::acts`] has something to do.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        if self.is_urgent { Some(now) } else { self.sweep_at }
+    }
+
+    /// How requests were sent.
+    pub fn counted(&self) -> Routed {
+        let ready = self.known.values().filter(|known| known.stage == Stage::Ready).count();
+        Routed { nodes: u32::try_from(ready).unwrap_or(u32::MAX), ..self.counted }
+    }
+}
+
+impl Known {
+    /// Whether it has connections.
+    fn is_open(&self) -> bool {
+        !matches!(self.stage, Stage::Resting(_))
+    }
+
+    /// The cluster has changed: perhaps it can be used now.
+    fn try_soon(&mut self, now: Instant) {
+        self.pause = PAUSE[0];
+        if let Stage::Resting(until) = &mut self.stage {
+            *until = now.min(*until);
+        }
+    }
+}
+
+/// An address that leads nowhere, or to ourselves.
+fn can_be_reached(node: SocketAddr) -> bool {
+    node.port() != 0 && !node.ip().is_unspecified() && !node.ip().is_multicast()
+}
+
+#[cfg(test)]
+mod tests;
