@@ -74,7 +74,8 @@ fn the_manual_page_knows_every_option() {
     for option in Options::command().get_arguments().filter(|option| !option.is_hide_set()) {
         let Some(long) = option.get_long() else { continue };
         let name = long.replace('-', "_");
-        match argument(&name, option.get_action().takes_values().then_some("7")) {
+        let value = if long == "route" { "gateway" } else { "7" };
+        match argument(&name, option.get_action().takes_values().then_some(value)) {
             Ok(_) => assert!(described.contains(&name.as_str()), "{name} is not described"),
             Err(error) => assert_eq!(error, WordsError::NotOfAMount(name)),
         }
@@ -92,6 +93,7 @@ fn every_long_option_is_an_option_of_the_mount_or_refused_on_purpose() {
             _ if !option.get_action().takes_values() => "",
             "on-outage" => "=hold",
             "fence" => "=fast",
+            "route" => "=gateway",
             _ => "=7",
         };
         for name in [long.to_owned(), long.replace('-', "_")] {
