@@ -80,7 +80,8 @@ fn changes_wait_until_the_cluster_has_noticed_a_death() {
     let mut site = Site::start(2);
     let disk = vdi_for(&site.cluster, Plan::SHARED);
     let through = site.through(0);
-    let mount = Mount::with_volume(&through, &disk, &[]);
+    // So that the other one has nothing to do before.
+    let mount = Mount::with_volume(&through, &disk, &["--route=gateway"]);
     let load = Registers::start(&mount.volume(&disk), Plan::SHARED);
     load.wait_for_progress();
     wait_for("both candidates", || mount.count("candidates") >= 2);

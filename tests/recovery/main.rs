@@ -16,6 +16,7 @@
 //! | [`worker`] | the worker killed, stopped, crashed by one request again and again |
 //! | [`gateway`] | the sheep in use killed; an outage of all, held or answered with errors |
 //! | [`stale`] | a stopped sheep that wakes up with old requests |
+//! | [`routed`] | nodes that are asked directly: killed, stopped, never there |
 //! | [`network`] | connections reset, half open, slow, lossy |
 //! | [`failover`] | another sheep on request, and requests that are refused |
 //! | [`others`] | snapshots, sizes and deletions by somebody else, under load |
@@ -59,6 +60,7 @@ mod many;
 mod network;
 mod others;
 mod rounds;
+mod routed;
 mod site;
 mod stale;
 mod worker;

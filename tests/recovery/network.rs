@@ -49,7 +49,9 @@ impl Wired {
 fn on_the_wire(row: &str, key: &str, plan: Plan, fault: impl Fn(&Proxy, &mut Random)) {
     let wired = Wired::start();
     let disk = vdi_for(&wired.cluster, plan);
-    let mount = Mount::with_volume(&wired.through, &disk, &["--io-timeout=1"]);
+    // Everything goes over the wire that is hit.
+    let options = ["--io-timeout=1", "--route=gateway"];
+    let mount = Mount::with_volume(&wired.through, &disk, &options);
     let mut random = Random::announced();
     let load = Registers::start(&mount.volume(&disk), plan);
     let mut faults = Vec::new();

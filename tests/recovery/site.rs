@@ -12,7 +12,10 @@ use crate::register::plan::Plan;
 use crate::tools::wait_for;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sheepfs::wire::cluster::decode_nodes;
+use sheepfs::wire::placement::Ring;
 use sheepfs::wire::request::NewVdi;
+use sheepfs::wire::{ObjectId, Request};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,6 +52,18 @@ impl Site {
     /// The way to the cluster through a gateway, to mount by.
     pub fn through(&self, gateway: usize) -> Cluster {
         Cluster::named(self.gateways[gateway].address())
+    }
+
+    /// The gateway that the placement rule gives a block of a VDI of one copy.
+    pub fn holder(&self, disk: &str, block: u64) -> usize {
+        let mut wire = self.cluster.wire();
+        let (reply, bytes) = wire.done(&Request::get_node_list(), &[]);
+        let nodes = decode_nodes(&bytes, reply.node().nr_nodes).unwrap();
+        let oid = ObjectId::data(wire.vid(disk), block.try_into().unwrap());
+        let holders = Ring::new(&nodes).unwrap().holders(oid, 1);
+        let address = nodes[usize::from(holders.as_slice()[0])].id.socket_addr().to_string();
+        let found = self.gateways.iter().position(|gateway| gateway.address() == address);
+        found.unwrap_or_else(|| panic!("{address} is no gateway of ours"))
     }
 
     /// Which gateway a mount uses.

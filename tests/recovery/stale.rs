@@ -1,5 +1,6 @@
 //! A sheep hangs with a change of ours and wakes up when its replay, and newer writes to the
-//! same object, have gone through another (hazards 1 and 2): the fence.
+//! same object, have gone through another (hazards 1 and 2): the fence. The sheep is the one in
+//! use, or another that is asked directly since it holds the object.
 
 use crate::minisheep::Minisheep;
 use crate::mount::Mount;
@@ -54,12 +55,25 @@ impl Stale {
     }
 }
 
-/// A mount over two gateways, with a volume of an object for each round.
+/// Which gateway stops.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// The one in use, through which everything goes.
+    InUse,
+    /// The other, which holds the object.
+    Holder,
+}
+
+/// Objects from which each round takes one, so that one of them is where it must be.
+const CHOICE: u64 = 24;
+
+/// A mount over two gateways, with a volume of some objects for each round.
 struct Scene<'a> {
     site: &'a Site,
     mount: &'a Mount<'a>,
     disk: &'a str,
     stale: Stale,
+    which: Which,
 }
 
 /// A round, from the moment on when the held write's replay was answered.
@@ -86,11 +100,10 @@ impl Scene<'_> {
     /// Has the gateway in use hold a change of the round's object and stop, until another has
     /// answered for it.
     fn stop_with_a_change(&self, round: u64) -> Woken {
-        let object = round * OBJECT;
+        let (object, stopped) = self.object_of(round);
         if self.stale == Stale::Write {
             self.write(BEFORE, object).join().unwrap().unwrap();
         }
-        let stopped = self.site.in_use(self.mount);
         let gateway = &self.site.gateways[stopped];
         let line = format!("hold kind=data opcode={} count=1", self.stale.word());
         let answer = gateway.control(&line);
@@ -109,6 +122,26 @@ impl Scene<'_> {
         Woken { stopped, offset: object + self.stale.newer_at() }
     }
 
+    /// The round's object, and the gateway to which changes of it are sent.
+    fn object_of(&self, round: u64) -> (u64, usize) {
+        let (in_use, first) = (self.site.in_use(self.mount), round * CHOICE);
+        if self.which == Which::InUse {
+            return (first * OBJECT, in_use);
+        }
+        let elsewhere = |block: &u64| self.site.holder(self.disk, *block) != in_use;
+        let mut blocks = (first..first + CHOICE).filter(elsewhere);
+        let (block, other) = (blocks.next().unwrap(), blocks.next().unwrap());
+        // The first request for an object of it makes it known.
+        self.write(BEFORE, other * OBJECT).join().unwrap().unwrap();
+        let mut room = [0; BLOCK];
+        let file = self.mount.open(self.disk);
+        wait_for("the holder to be asked", || {
+            file.read_exact_at(&mut room, other * OBJECT).unwrap();
+            self.mount.count("direct_nodes") == 1
+        });
+        (block * OBJECT, self.site.holder(self.disk, block))
+    }
+
     /// Lets the stopped gateway go on with what it holds.
     fn wake(&self, round: &Woken) {
         let gateway = &self.site.gateways[round.stopped];
@@ -117,12 +150,18 @@ impl Scene<'_> {
     }
 }
 
-fn on_a_scene(stale: Stale, fence: &[&str], times: u64, body: impl Fn(&Scene, u64)) {
+fn on_a_scene(
+    (which, stale): (Which, Stale),
+    fence: &[&str],
+    times: u64,
+    body: impl Fn(&Scene, u64),
+) {
     let site = Site::start(2);
-    let disk = site.cluster.vdi("disk", times * OBJECT);
+    let disk = site.cluster.vdi("disk", times * CHOICE * OBJECT);
     let through = site.through(0);
-    let mount = Mount::with_volume(&through, &disk, &[&["--io-timeout=1"], fence].concat());
-    let scene = Scene { site: &site, mount: &mount, disk: &disk, stale };
+    let route = if which == Which::InUse { "--route=gateway" } else { "--route=replica" };
+    let mount = Mount::with_volume(&through, &disk, &[&["--io-timeout=1", route], fence].concat());
+    let scene = Scene { site: &site, mount: &mount, disk: &disk, stale, which };
     for round in 0..times {
         wait_for("both candidates", || mount.count("candidates") >= 2);
         body(&scene, round);
@@ -136,8 +175,8 @@ fn released(mount: &Mount) -> u64 {
 }
 
 /// With the fence: the newer write waits for the old gateway, and stays.
-fn fenced(stale: Stale, fence: &str) {
-    on_a_scene(stale, &[fence], rounds(2, 20), |scene, round| {
+fn fenced(what: (Which, Stale), fence: &str) {
+    on_a_scene(what, &[fence], rounds(2, 20), |scene, round| {
         let mount = scene.mount;
         let before = (mount.count("fenced"), released(mount));
         let woken = scene.stop_with_a_change(round);
@@ -161,17 +200,27 @@ fn fenced(stale: Stale, fence: &str) {
 
 #[test]
 fn a_stale_write_overwrites_nothing() {
-    fenced(Stale::Write, "--fence=strict");
+    fenced((Which::InUse, Stale::Write), "--fence=strict");
 }
 
 #[test]
 fn a_stale_create_replaces_nothing() {
-    fenced(Stale::Create, "--fence=strict");
+    fenced((Which::InUse, Stale::Create), "--fence=strict");
+}
+
+#[test]
+fn nor_does_a_stale_write_at_a_node_that_was_asked_directly() {
+    fenced((Which::Holder, Stale::Write), "--fence=strict");
+}
+
+#[test]
+fn nor_a_stale_create_at_a_node_that_was_asked_directly() {
+    fenced((Which::Holder, Stale::Create), "--fence=strict");
 }
 
 /// Without the fence, the same is a lost write: what the tests above show is the fence's doing.
-fn unfenced(stale: Stale) {
-    on_a_scene(stale, &["--unsafe-fence-off"], 1, |scene, round| {
+fn unfenced(which: Which, stale: Stale) {
+    on_a_scene((which, stale), &["--unsafe-fence-off"], 1, |scene, round| {
         let woken = scene.stop_with_a_change(round);
         scene.write(NEW, woken.offset).join().unwrap().unwrap();
         assert_eq!(scene.block_at(woken.offset), NEW);
@@ -189,18 +238,20 @@ fn tolerate_bugs(sheep: &Minisheep) {
 
 #[test]
 fn without_the_fence_a_stale_write_loses_an_answered_one() {
-    unfenced(Stale::Write);
+    unfenced(Which::InUse, Stale::Write);
+    unfenced(Which::Holder, Stale::Write);
 }
 
 #[test]
 fn without_the_fence_a_stale_create_loses_an_answered_write() {
-    unfenced(Stale::Create);
+    unfenced(Which::InUse, Stale::Create);
+    unfenced(Which::Holder, Stale::Create);
 }
 
 /// Reads, and writes to other objects, don't wait for a fence.
 #[test]
 fn a_fence_holds_one_object_only() {
-    on_a_scene(Stale::Write, &["--fence=strict"], 2, |scene, round| {
+    on_a_scene((Which::InUse, Stale::Write), &["--fence=strict"], 2, |scene, round| {
         if round > 0 {
             return;
         }
@@ -227,9 +278,10 @@ fn a_fence_falls_when_the_old_gateway_is_gone() {
     let mut site = Site::start(2);
     let disk = site.cluster.vdi("disk", OBJECT);
     let through = site.through(0);
-    let mount = Mount::with_volume(&through, &disk, &["--io-timeout=1"]);
+    let mount = Mount::with_volume(&through, &disk, &["--io-timeout=1", "--route=gateway"]);
     wait_for("both candidates", || mount.count("candidates") >= 2);
-    let scene = Scene { site: &site, mount: &mount, disk: &disk, stale: Stale::Write };
+    let (stale, which) = (Stale::Write, Which::InUse);
+    let scene = Scene { site: &site, mount: &mount, disk: &disk, stale, which };
     let woken = scene.stop_with_a_change(0);
     let newer = scene.write(NEW, woken.offset);
     wait_for("the newer write to be held", || mount.count("held") > 0);
