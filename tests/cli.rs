@@ -238,6 +238,8 @@ fn help_lists_exactly_what_there_is() {
         "--steal-lock",
         "--read-only",
         "--source <WORDS>",
+        "--route <WAY>",
+        "--max-connections <COUNT>",
         "--check-state",
         "-h, --help",
         "-V, --version",

@@ -10,13 +10,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
 /// Files whose text is the same each time it is asked for, on a cluster that nobody else uses.
-const STEADY: [&str; 6] = [
+const STEADY: [&str; 7] = [
     "vdi/list",
     "cluster/info",
     "node/list",
     "config/sheep_info",
     "config/page_cache",
     "config/object_cache",
+    "config/route",
 ];
 
 fn names(mount: &Mount, dir: &str) -> Vec<String> {
@@ -28,14 +29,15 @@ fn names(mount: &Mount, dir: &str) -> Vec<String> {
 }
 
 #[test]
-fn it_is_the_tree_of_the_original_and_a_status() {
+fn it_is_the_tree_of_the_original_with_a_status_and_a_route() {
     let cluster = Cluster::start();
     let mount = Mount::start(&cluster, &[]);
     assert_eq!(names(&mount, ""), ["cluster", "config", "node", "vdi", "volume"]);
     assert_eq!(names(&mount, "cluster"), ["info"]);
     assert_eq!(names(&mount, "node"), ["info", "list"]);
     assert_eq!(names(&mount, "vdi"), ["list", "mount", "unmount"]);
-    assert_eq!(names(&mount, "config"), ["object_cache", "page_cache", "sheep_info", "status"]);
+    let config = ["object_cache", "page_cache", "route", "sheep_info", "status"];
+    assert_eq!(names(&mount, "config"), config);
     assert!(names(&mount, "volume").is_empty());
 }
 

@@ -73,7 +73,7 @@ fn on_a_scene<M: Manager>(options: &[&str], times: u64, body: impl Fn(&mut Scene
 }
 
 fn fenced_over_a_death<M: Manager>(times: u64) {
-    on_a_scene::<M>(&["--fence=strict"], times, |scene, offset| {
+    on_a_scene::<M>(&["--fence=strict", "--route=gateway"], times, |scene, offset| {
         let stopped = scene.stop_with_a_write(offset);
         assert!(scene.served.count("fenced_now") > 0);
         scene.served.take_over(Signal::SIGKILL);
@@ -101,10 +101,43 @@ fn a_fence_outlives_the_keepers_supervisor() {
     fenced_over_a_death::<Keeper>(rounds(1, 20));
 }
 
+/// A node other than the one in use, that is asked directly, hangs with a write when the
+/// supervisor dies, and with it the worker: the successor knows of that node.
+#[test]
+fn a_node_that_was_asked_directly_is_known_to_the_successor() {
+    let site = Site::start(2);
+    let disk = site.cluster.vdi("disk", 24 * OBJECT);
+    let through = site.through(0);
+    let served = Served::<Lives>::start(&through, &[&disk], &["--fence=strict"]);
+    let mut scene = Scene { site: &site, served, disk: &disk };
+    let mut held_there = (0..24).filter(|block| site.holder(&disk, *block) == 1);
+    let (object, other) = (held_there.next().unwrap(), held_there.next().unwrap());
+    scene.write(BEFORE, other * OBJECT).join().unwrap().unwrap();
+    scene.write(BEFORE, object * OBJECT).join().unwrap().unwrap();
+    wait_for("the holder to be asked", || {
+        scene.write(BEFORE, other * OBJECT).join().unwrap().unwrap();
+        scene.served.count("direct_nodes") == 1
+    });
+    let fault = site.gateways[1].fault("hold kind=data opcode=write count=1");
+    let held = scene.write(OLD, object * OBJECT);
+    wait_for("the write to be held", || site.gateways[1].fired(&fault) == 1);
+    site.gateways[1].freeze();
+    scene.served.take_over(Signal::SIGKILL);
+    let home = format!("runs there any more sheep={}", site.gateways[0].address());
+    wait_for("the sheep in use to be quiet", || scene.served.manager().log().contains(&home));
+    assert!(scene.served.count("fenced_now") > 0, "the successor knows of no other node");
+    assert!(!held.is_finished(), "answered while the node could wake up");
+    scene.wake(1);
+    held.join().unwrap().unwrap();
+    scene.write(NEW, object * OBJECT).join().unwrap().unwrap();
+    wait_for("the fence to fall", || scene.served.count("fenced_now") == 0);
+    assert_eq!((scene.block_at(object * OBJECT), scene.served.count("released_time")), (NEW, 0));
+}
+
 /// Without the fence, the same is a lost write: what the tests above show is the fence's doing.
 #[test]
 fn without_a_fence_the_same_loses_an_answered_write() {
-    on_a_scene::<Lives>(&["--unsafe-fence-off"], 1, |scene, offset| {
+    on_a_scene::<Lives>(&["--unsafe-fence-off", "--route=gateway"], 1, |scene, offset| {
         let stopped = scene.stop_with_a_write(offset);
         scene.served.take_over(Signal::SIGKILL);
         scene.write(NEW, offset).join().unwrap().unwrap();

@@ -281,10 +281,10 @@ fn idle_nodes_are_closed_and_busy_ones_are_not() {
     let mut game = Game::new(2, 64);
     game.want();
     game.let_in();
+    let mut index = 0;
     let busy = loop {
-        if let Some(node) =
-            game.router.choose(object(game.now.elapsed().as_nanos() as u64), 2, 9, game.now)
-        {
+        index += 1;
+        if let Some(node) = game.router.choose(object(index), 2, 9, game.now) {
             break node;
         }
     };
