@@ -137,6 +137,8 @@ pub struct Volume {
     barriers: Barriers,
     recent: Recent,
     streams: Streams,
+    /// Bytes that its readers had under way by themselves lately.
+    depth: u64,
     /// The gateway through which an earlier worker asked for the next vid's lock.
     lock_sent: Gateways,
     repairing: Option<u32>,
@@ -174,6 +176,7 @@ impl Volume {
             barriers: Barriers::default(),
             recent: Recent::new(now),
             streams: Streams::default(),
+            depth: 0,
             lock_sent: Gateways::default(),
             repairing: None,
             refusals: 0,

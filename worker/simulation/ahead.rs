@@ -2,6 +2,7 @@
 
 use super::cluster::Shape;
 use super::{Fate, Run, VOLUME};
+use crate::frame::Reply;
 use sheepfs::ipc::{FromWorker, Tag, ToWorker};
 use sheepfs::wire::header::RequestHeader;
 use sheepfs::wire::{Opcode, Status};
@@ -62,10 +63,14 @@ fn a_read_waits_for_what_is_under_way_and_asks_nothing() {
 #[test]
 fn a_write_makes_void_what_is_under_way() {
     let mut run = reader();
+    // The sheep has read it, and the answer is late.
+    let piece = run.cluster.sent.remove(0);
+    let (header, bytes) = run.cluster.execute(&piece, &run.arena);
     run.write(5, 8192, 2048, 5);
-    let write = run.sent(|header| header.has_payload());
-    run.answer(write, Fate::Served);
+    run.settle();
     assert_eq!(run.outcome(5), Ok(()));
+    let reply = Reply::new(header, bytes);
+    run.step(|engine, around| engine.reply(&reply, around).unwrap());
     run.read(6, 8192, 2048);
     run.settle();
     assert_eq!(run.outcome(6), Ok(()));

@@ -19,6 +19,8 @@ use std::ops::Range;
 /// Bytes that a volume's readers may have under way by themselves for reading ahead to
 /// pay: with more the wire is busy already.
 const OWN_DEPTH_MAX: u64 = 1 << 20;
+/// By what part the depth that is remembered falls with each read.
+const DEPTH_DECAY: u64 = 16;
 /// Requests of anybody that may be under way: reading ahead is for idle wires.
 const REQUESTS_MAX: usize = 16;
 /// Pieces under way at once, of all volumes.
@@ -44,10 +46,12 @@ impl Volume {
     /// how much it asks for at a time.
     pub(super) fn ask_ahead(&mut self, wanted: Range<u64>, len: u32, io: &mut Io) {
         let others = io.waiters.len().saturating_sub(io.ahead.under_way());
+        // A deep reader has little under way for a moment, when answers come together.
         let own = self.ops.len() as u64 * u64::from(len);
+        self.depth = own.max(self.depth - self.depth / DEPTH_DECAY);
         if !matches!(self.phase, Phase::Serving)
             || self.detaching.is_some()
-            || own > OWN_DEPTH_MAX
+            || self.depth > OWN_DEPTH_MAX
             || others > REQUESTS_MAX
         {
             return;
