@@ -2,9 +2,14 @@
 //!
 //! Requests leave in order, header and payload together in one vectored write
 //! (hazard 48): the payload lies complete in the arena or in memory before the
-//! first byte goes out. Replies come in any order and are matched by id. A small
-//! staging buffer takes headers; payload beyond it is received straight into the
-//! arena, by the same call that fetches the headers behind it.
+//! first byte goes out. Replies come in any order and are matched by id.
+//!
+//! A staging buffer takes whatever comes when no payload is under way, so that one
+//! read fetches many small replies with their payloads, which are copied from there.
+//! While a large reply is awaited, only a few headers' worth of it is used, and nearly
+//! all of the payload is received straight into the arena, by the same call that
+//! fetches the headers behind it. A read that fills less than it was offered has
+//! emptied the socket: more is waited for, not asked for.
 
 use crate::frame::{Destination, Expected, Frame, Reply, Source};
 use nix::errno::Errno;
@@ -19,8 +24,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Instant;
 
-/// Room for a few headers: what payload falls in here is copied once more.
-const STAGING_LEN: usize = 8 * HEADER_LEN;
+/// Room for the replies to eight reads of 4 KiB: what payload falls in here is copied
+/// once more, which costs less than a system call.
+const STAGING_LEN: usize = 8 * (HEADER_LEN + 4096);
+/// What is used of it while a large reply is awaited: room for a few headers.
+const STAGING_LEN_MIN: usize = 8 * HEADER_LEN;
+/// Replies above this are large: to copy them would cost more than to fetch them apart.
+const SMALL_REPLY_LEN_MAX: usize = 8192;
 /// Frames that one vectored write takes at most.
 const BATCH_MAX: usize = 32;
 /// How long the peer's kernel may acknowledge nothing, in milliseconds. A sheep
@@ -42,8 +52,10 @@ pub struct Connection {
     /// When bytes left last.
     sent_at: Instant,
     inbox: Inbox,
-    staging: [u8; STAGING_LEN],
+    staging: Box<[u8]>,
     staged: usize,
+    /// Large replies awaited.
+    large: usize,
 }
 
 /// A request without an answer.
@@ -112,8 +124,9 @@ impl Connection {
             expected: HashMap::new(),
             sent_at: now,
             inbox: Inbox::Header,
-            staging: [0; STAGING_LEN],
+            staging: vec![0; STAGING_LEN].into_boxed_slice(),
             staged: 0,
+            large: 0,
         })
     }
 
@@ -131,6 +144,7 @@ impl Connection {
     pub fn push(&mut self, frame: Frame, expected: Expected, now: Instant) {
         self.queued_bytes += frame.len();
         self.awaited_bytes += HEADER_LEN + expected.reply_len();
+        self.large += usize::from(expected.is_large());
         self.expected.insert(frame.id(), Pending { expected, since: now });
         self.outbox.push_back(frame);
     }
@@ -221,22 +235,31 @@ impl Connection {
         replies: &mut Vec<Reply>,
     ) -> Result<(), LostReason> {
         loop {
-            let wanted = match self.receive_once(arena) {
-                Ok(0) => return Err(LostReason::Disconnected),
-                Ok(wanted) => wanted,
+            let (received, offered) = match self.receive_once(arena) {
+                Ok((0, _)) => return Err(LostReason::Disconnected),
+                Ok(both) => both,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(lost(&error)),
             };
-            self.advance(wanted, arena, now, replies)?;
+            self.advance(received, arena, now, replies)?;
+            if received < offered {
+                return Ok(());
+            }
         }
     }
 
-    /// One read: first what is missing of a payload, then the staging buffer.
-    fn receive_once(&mut self, arena: &Arena) -> io::Result<usize> {
-        let staging = IoSliceMut::new(&mut self.staging[self.staged..]);
+    /// One read: first what is missing of a payload, then the staging buffer. Gives how
+    /// many bytes came, and how many could have come.
+    fn receive_once(&mut self, arena: &Arena) -> io::Result<(usize, usize)> {
+        // Less than a header is staged between two reads.
+        let end = if self.large > 0 { STAGING_LEN_MIN } else { STAGING_LEN };
+        let staging = IoSliceMut::new(&mut self.staging[self.staged..end]);
+        let room = staging.len();
         match &mut self.inbox {
-            Inbox::Header => (&self.stream).read_vectored(&mut [staging]),
+            Inbox::Header => {
+                (&self.stream).read_vectored(&mut [staging]).map(|received| (received, room))
+            }
             Inbox::Payload { expected, buffer, received, len, .. } => {
                 let target = match expected.direct(*len) {
                     Some(span) => {
@@ -244,7 +267,9 @@ impl Connection {
                     }
                     None => IoSliceMut::new(&mut buffer[*received..]),
                 };
-                (&self.stream).read_vectored(&mut [target, staging])
+                let offered = target.len() + room;
+                let received = (&self.stream).read_vectored(&mut [target, staging])?;
+                Ok((received, offered))
             }
         }
     }
@@ -284,6 +309,7 @@ impl Connection {
     fn begin(&mut self, header: ReplyHeader, now: Instant) -> Result<(), LostReason> {
         let pending = self.expected.remove(&header.id).ok_or(LostReason::NotASheep)?;
         let expected = pending.expected;
+        self.large -= usize::from(expected.is_large());
         self.awaited_bytes -= HEADER_LEN + expected.reply_len();
         let len = header.data_length as usize;
         let known = Opcode::from_code(header.opcode) == Some(expected.opcode);
@@ -336,6 +362,10 @@ impl AsFd for Connection {
 }
 
 impl Expected {
+    fn is_large(&self) -> bool {
+        self.reply_len() > SMALL_REPLY_LEN_MAX
+    }
+
     /// Where a payload of `len` bytes may go straight away.
     fn direct(&self, len: usize) -> Option<sheepfs::ipc::Span> {
         match &self.destination {
