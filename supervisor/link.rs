@@ -186,7 +186,8 @@ impl Link {
         let wake = PollFd::new(self.wake.as_fd(), PollFlags::POLLIN);
         let process = PollFd::new(self.process.as_fd(), PollFlags::POLLIN);
         let mut fds = [socket, wake, process];
-        match poll(&mut fds, PollTimeout::NONE) {
+        let heard = self.socket.has_received();
+        match poll(&mut fds, if heard { PollTimeout::ZERO } else { PollTimeout::NONE }) {
             Ok(_) => {
                 let [_, wake, process] = fds.map(|fd| fd.any().unwrap_or(true));
                 Ok(Woken { dead: process, waking: waiting || wake })

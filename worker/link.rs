@@ -32,11 +32,11 @@ impl Link {
     /// # Errors
     /// When the supervisor is gone.
     pub fn send(&mut self) -> Result<(), ChannelError> {
-        while let Some(message) = self.outbox.front() {
-            if !self.channel.send(message)? {
-                break;
+        while !self.outbox.is_empty() {
+            match self.channel.send_some(&self.outbox)? {
+                0 => break,
+                sent => drop(self.outbox.drain(..sent)),
             }
-            self.outbox.pop_front();
         }
         Ok(())
     }

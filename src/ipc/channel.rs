@@ -1,8 +1,9 @@
 //! The socket between the processes, typed by direction.
 //!
-//! A `SOCK_SEQPACKET` socketpair: one datagram is one message, the order is kept,
-//! and the end of either process is an end-of-file at the other. It never
-//! blocks: a send that finds no room says so, and the sender keeps a queue.
+//! A `SOCK_SEQPACKET` socketpair: the order is kept, and the end of either process is
+//! an end-of-file at the other. A datagram is one message, or, from the worker under
+//! load, several whole ones one behind the other. It never blocks: a send that finds
+//! no room says so, and the sender keeps a queue.
 
 use super::message::{FromWorker, ToWorker};
 use nix::errno::Errno;
@@ -10,15 +11,18 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
 /// The longest message; reports are cut into pieces below this.
 pub const MESSAGE_LEN_MAX: usize = 32 << 10;
 /// Room for every message of the data path, on the sender's stack.
 const SMALL_LEN: usize = 64;
+/// The longest datagram of several messages.
+const PACK_LEN: usize = 2048;
 /// Room for messages in the kernel: some ten thousand small ones.
 const SOCKET_BUFFER_LEN: usize = 4 << 20;
 
@@ -43,10 +47,17 @@ pub enum ChannelError {
 #[derive(Debug)]
 pub struct Channel<S, R> {
     socket: OwnedFd,
-    /// Where messages are received. One thread receives, so nobody ever waits
-    /// for the lock.
-    inbox: Mutex<Box<[u8]>>,
+    /// One thread receives, so nobody ever waits for the lock.
+    inbox: Mutex<Inbox>,
     types: PhantomData<fn(S) -> R>,
+}
+
+/// Where datagrams are received, and what was not yet taken from the last one.
+#[derive(Debug)]
+struct Inbox {
+    buffer: Box<[u8]>,
+    taken: usize,
+    len: usize,
 }
 
 /// The supervisor's end.
@@ -73,7 +84,8 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
         // do; it holds some hundred messages.
         let _ = setsockopt(&socket, sockopt::SndBufForce, &SOCKET_BUFFER_LEN)
             .or_else(|_| setsockopt(&socket, sockopt::SndBuf, &SOCKET_BUFFER_LEN));
-        let inbox = Mutex::new(vec![0; MESSAGE_LEN_MAX].into_boxed_slice());
+        let buffer = vec![0; MESSAGE_LEN_MAX].into_boxed_slice();
+        let inbox = Mutex::new(Inbox { buffer, taken: 0, len: 0 });
         Self { socket, inbox, types: PhantomData }
     }
 
@@ -108,21 +120,60 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     /// # Errors
     /// [`ChannelError::Closed`] when the other process is gone.
     pub fn receive(&self) -> Result<Option<R>, ChannelError> {
-        let mut buffer = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let len = loop {
-            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+        let mut inbox = self.inbox();
+        let Inbox { buffer, taken, len } = &mut *inbox;
+        while *taken == *len {
+            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => return Err(ChannelError::Closed),
-                Ok(len) => break len,
+                Ok(received) => (*taken, *len) = (0, received),
                 // Said once, before its last words are given out, by the end of a
                 // process that had not read all of ours: they count all the same.
                 Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(Errno::EAGAIN) => return Ok(None),
                 Err(errno) => return Err(ChannelError::Socket(errno)),
             }
-        };
+        }
         let config = bincode::config::standard().with_limit::<MESSAGE_LEN_MAX>();
-        let (message, _) = bincode::serde::decode_from_slice(&buffer[..len], config)?;
+        let rest = &buffer[*taken..*len];
+        // What follows something that can't be read can't be read either.
+        *taken = *len;
+        let (message, used) = bincode::serde::decode_from_slice(rest, config)?;
+        *taken -= rest.len().saturating_sub(used);
         Ok(Some(message))
+    }
+
+    /// Whether [`Self::receive`] has a message that the socket tells nobody of.
+    pub fn has_received(&self) -> bool {
+        let inbox = self.inbox();
+        inbox.taken < inbox.len
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WorkerEnd {
+    /// Sends the first of `messages`, as many as make one datagram. Gives how many that
+    /// were; 0: there is no room now.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`] when the supervisor is gone.
+    pub fn send_some(&self, messages: &VecDeque<FromWorker>) -> Result<usize, ChannelError> {
+        let mut pack = [0; PACK_LEN];
+        let config = bincode::config::standard();
+        let (mut count, mut len) = (0, 0);
+        for message in messages {
+            match bincode::serde::encode_into_slice(message, &mut pack[len..], config) {
+                Ok(more) => (count, len) = (count + 1, len + more),
+                Err(_) => break,
+            }
+        }
+        match messages.front() {
+            None => Ok(0),
+            Some(first) if count == 0 => self.send(first).map(usize::from),
+            Some(_) => Ok(if self.send_bytes(&pack[..len])? { count } else { 0 }),
+        }
     }
 }
 
@@ -168,6 +219,32 @@ mod tests {
         drop(theirs);
         assert_eq!(ours.receive().unwrap(), Some(words));
         assert!(matches!(ours.receive(), Err(ChannelError::Closed)));
+    }
+
+    #[test]
+    fn messages_in_one_datagram_are_as_good_as_each_in_its_own() {
+        let (ours, theirs) = pair().unwrap();
+        let theirs = WorkerEnd::from_fd(theirs);
+        let long = FromWorker::ReportChunk { tag: Tag(7), last: true, bytes: vec![9; 5000] };
+        let pong = |number| FromWorker::Pong { number };
+        let said: Vec<_> = (0..1000).map(pong).chain([long]).chain((0..3).map(pong)).collect();
+        let mut queue: VecDeque<_> = said.iter().cloned().collect();
+        let mut datagrams = 0;
+        while !queue.is_empty() {
+            let sent = theirs.send_some(&queue).unwrap();
+            assert!(sent > 0);
+            queue.drain(..sent);
+            datagrams += 1;
+        }
+        assert!(datagrams < 10, "{datagrams} datagrams");
+        assert_eq!(theirs.send_some(&queue).unwrap(), 0);
+        assert!(!ours.has_received());
+        for (at, message) in said.iter().enumerate() {
+            assert_eq!(ours.receive().unwrap().as_ref(), Some(message));
+            assert!(at > 0 || ours.has_received(), "the first came alone");
+        }
+        assert!(!ours.has_received());
+        assert_eq!(ours.receive().unwrap(), None);
     }
 
     #[test]
