@@ -302,6 +302,12 @@ impl<R: Parked> DataPath<R> {
         let now = Instant::now();
         let admission = self.lock().admit(request, cut, reply, now);
         match admission {
+            // It counts as told already.
+            Admission::Started(Start { link, tag, request, slot })
+                if request.kind == Kind::Read =>
+            {
+                link.send(request.message(tag, slot));
+            }
             Admission::Started(start) => {
                 if self.fill_and_tell(&start, bytes) == Told::Later {
                     self.come_back(start.tag, Payload::Kept(bytes.to_vec()));

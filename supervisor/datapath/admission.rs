@@ -4,7 +4,7 @@
 //! so first, with how much of it is kept, and comes back with its bytes.
 
 use super::queue::{Start, Started, State};
-use crate::inflight::{Payload, Request, Stage};
+use crate::inflight::{Kind, Payload, Request, Stage};
 use nix::errno::Errno;
 use sheepfs::ipc::Tag;
 use std::time::Instant;
@@ -48,7 +48,9 @@ impl Cut {
 /// What becomes of a new request.
 #[derive(Debug)]
 pub enum Admission<R> {
-    /// It can be told at once.
+    /// It can be told at once. A read counts as told from here on, so that its thread
+    /// takes the lock once: whatever becomes of it meanwhile, it is sent, and if its
+    /// worker is lost it waits for the next one, as others that were told.
     Started(Start),
     /// It must wait, with a copy of its bytes: that many of them.
     Wait(R, u32),
@@ -77,7 +79,12 @@ impl<R> State<R> {
             && self.may_tell()
             && self.blocker(request, None, false).is_none();
         if free && let Some((link, slot)) = self.lease(request) {
-            let stage = Stage::Filling(link.generation());
+            let generation = link.generation();
+            // Nothing is copied for a read: it is told as soon as the lock is free.
+            let stage = match request.kind {
+                Kind::Read => Stage::Told(generation, slot),
+                Kind::Write | Kind::Flush => Stage::Filling(generation),
+            };
             let tag = self.table.insert(request, reply, stage, now);
             self.begin(tag, request);
             return Admission::Started(Start { link, tag, request, slot });
