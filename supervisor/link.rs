@@ -23,6 +23,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use sheepfs::ipc::{Arena, ChannelError, Failure, FromWorker, SupervisorEnd, Tag, ToWorker};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
@@ -73,6 +74,12 @@ pub struct Link {
     /// Readable when the worker's process is dead.
     process: OwnedFd,
     outbox: Mutex<VecDeque<ToWorker>>,
+    /// Whether there is something in the outbox; changed under its lock only. While
+    /// nothing waits there, threads send side by side: a send may wake the worker on
+    /// this very core, and nobody shall wait for a lock of a thread that does not run.
+    /// What one thread says behind what another has said still comes behind it, since
+    /// either that is in the socket already, or this says that it waits.
+    is_waiting: AtomicBool,
     /// Rouses the reader when the outbox is no longer empty.
     wake: EventFd,
 }
@@ -91,7 +98,8 @@ impl Link {
     ) -> Result<Self, Errno> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let arena = Arc::new(arena);
-        Ok(Self { generation, socket, arena, process, outbox: Mutex::default(), wake })
+        let is_waiting = AtomicBool::new(false);
+        Ok(Self { generation, socket, arena, process, outbox: Mutex::default(), is_waiting, wake })
     }
 
     /// Which worker.
@@ -112,11 +120,15 @@ impl Link {
     /// Tells the worker something, in order and without waiting. When the worker
     /// is gone nothing happens here; the reader notices.
     pub fn send(&self, message: ToWorker) {
+        if !self.is_waiting.load(Ordering::Acquire) && self.offer(&message) {
+            return;
+        }
         let mut outbox = self.outbox();
         if outbox.is_empty() && self.offer(&message) {
             return;
         }
         outbox.push_back(message);
+        self.is_waiting.store(true, Ordering::Release);
         drop(outbox);
         // The only error is a counter at its limit, which wakes as well.
         let _ = self.wake.write(1);
@@ -180,7 +192,7 @@ impl Link {
 
     /// Waits for words, room, or the worker's death.
     fn wait(&self) -> Result<Woken, Errno> {
-        let waiting = !self.outbox().is_empty();
+        let waiting = self.is_waiting.load(Ordering::Acquire);
         let room = if waiting { PollFlags::POLLOUT } else { PollFlags::empty() };
         let socket = PollFd::new(self.socket.as_fd(), PollFlags::POLLIN | room);
         let wake = PollFd::new(self.wake.as_fd(), PollFlags::POLLIN);
@@ -264,6 +276,7 @@ impl Link {
         while outbox.front().is_some_and(|message| self.offer(message)) {
             outbox.pop_front();
         }
+        self.is_waiting.store(!outbox.is_empty(), Ordering::Release);
     }
 
     /// Whether the message needs no further care.
