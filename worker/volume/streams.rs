@@ -51,8 +51,11 @@ impl Streams {
         };
         self.streams[..=at].rotate_right(1);
         let stream = self.streams.first_mut()?;
+        if end <= stream.next {
+            return None;
+        }
         stream.reads = stream.reads.saturating_add(1);
-        stream.next = stream.next.max(end);
+        stream.next = end;
         stream.ahead = stream.ahead.max(stream.next);
         let wanted = stream.next + stream.window;
         let half_used = stream.ahead - stream.next <= stream.window / 2;
@@ -98,6 +101,12 @@ mod tests {
             place = place.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             assert_eq!(streams.note((place >> 24) & !4095, 4096), None);
         }
+    }
+
+    #[test]
+    fn nor_is_one_block_that_is_read_again() {
+        let mut streams = Streams::default();
+        assert!((0..100).all(|_| streams.note(1 << 20, 4096).is_none()));
     }
 
     #[test]
