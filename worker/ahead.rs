@@ -38,8 +38,8 @@ struct Piece {
     state: State,
     /// Bytes that were asked for since.
     served: u32,
-    /// Its age.
-    number: u64,
+    /// When it was asked for.
+    begun: Instant,
 }
 
 /// What is known of a range.
@@ -59,7 +59,6 @@ pub struct Ahead {
     pieces: BTreeMap<Place, Piece>,
     bytes: usize,
     under_way: usize,
-    next_number: u64,
     /// Buffers of the largest pieces, to be used again.
     spare: Vec<Vec<u8>>,
     used_at: Option<Instant>,
@@ -75,12 +74,12 @@ impl Ahead {
     /// already, or no room.
     pub fn begin(&mut self, volume: VolumeId, object: u32, extent: Extent, now: Instant) -> bool {
         let len = extent.len();
-        if self.overlapping(volume, object, extent).next().is_some() || !self.make_room(len) {
+        let known = self.overlapping(volume, object, extent).next().is_some();
+        if known || !self.make_room(len, now) {
             return false;
         }
-        self.next_number += 1;
         let state = State::UnderWay { void: false };
-        let piece = Piece { len, state, served: 0, number: self.next_number };
+        let piece = Piece { len, state, served: 0, begun: now };
         self.pieces.insert((volume, object, extent.offset()), piece);
         self.bytes += len as usize;
         self.under_way += 1;
@@ -219,11 +218,15 @@ impl Ahead {
         }
     }
 
-    /// Makes room by forgetting the oldest.
-    fn make_room(&mut self, len: u32) -> bool {
+    /// Whether there is room for a piece so long. Only what nobody has come for gives way:
+    /// of many readers' pieces the oldest are those that are wanted next.
+    pub fn make_room(&mut self, len: u32, now: Instant) -> bool {
         while self.bytes + len as usize > BYTES_MAX {
-            let there = self.pieces.iter().filter(|(_, p)| matches!(p.state, State::There(_)));
-            let Some(oldest) = there.min_by_key(|(_, piece)| piece.number) else { return false };
+            let left = |piece: &Piece| {
+                matches!(piece.state, State::There(_)) && piece.begun + IDLE_TIME <= now
+            };
+            let left = self.pieces.iter().filter(|(_, piece)| left(piece));
+            let Some(oldest) = left.min_by_key(|(_, piece)| piece.begun) else { return false };
             let oldest = *oldest.0;
             self.forget(oldest);
         }

@@ -211,9 +211,17 @@ impl Engine {
                 self.deadlines.touch(id);
                 let (mut io, volumes) = self.context(around);
                 let vid = reply.header.vdi().vdi_id;
-                let going = volumes.get_mut(&id).is_some_and(|volume| {
-                    volume.reply(wait, reply.status, &reply.bytes, vid, &mut io)
-                });
+                let going = match (volumes.get_mut(&id), wait) {
+                    (Some(volume), wait) => {
+                        volume.reply(wait, reply.status, &reply.bytes, vid, &mut io)
+                    }
+                    // A detach does not wait for it; its place is another's from now on.
+                    (None, Wait::Ahead(object, offset)) => {
+                        io.ahead.finish(id, object, offset, None);
+                        false
+                    }
+                    (None, _) => false,
+                };
                 self.forget_gone(id);
                 going
             }

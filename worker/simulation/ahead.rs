@@ -1,9 +1,10 @@
 //! Reading ahead: that it helps, and that it shows nothing old (hazard 7).
 
 use super::cluster::Shape;
+use super::slot;
 use super::{Fate, Run, VOLUME};
 use crate::frame::Reply;
-use sheepfs::ipc::{FromWorker, Tag, ToWorker};
+use sheepfs::ipc::{FromWorker, Tag, ToWorker, VolumeId};
 use sheepfs::wire::header::RequestHeader;
 use sheepfs::wire::{Opcode, Status};
 
@@ -115,6 +116,64 @@ fn a_detach_does_not_wait_for_it() {
     assert_eq!(run.outcome(9), Ok(()));
     assert_eq!(run.cluster.sent.len(), 1, "it is still under way");
     run.settle();
+}
+
+/// What comes for volumes that are gone has its place no longer: reading ahead goes on.
+#[test]
+fn what_is_under_way_at_a_detach_is_not_counted_for_ever() {
+    let mut run = reader();
+    let mut volume = VOLUME;
+    for number in 2..20 {
+        run.tell(ToWorker::Detach { tag: Tag(9), volume });
+        let piece = run.cluster.sent.remove(0);
+        run.settle();
+        let (header, bytes) = run.cluster.execute(&piece, &run.arena);
+        let reply = Reply::new(header, bytes);
+        run.step(|engine, around| engine.reply(&reply, around).unwrap());
+        run.out.clear();
+        volume = VolumeId(number);
+        run.attach(volume, "disk");
+        run.patience = 0;
+        for tag in 0..4 {
+            let (offset, span) = (tag * 2048, slot(tag, 2048));
+            run.tell(ToWorker::Read { tag: Tag(tag), volume, offset, span });
+            while run.cluster.sent.iter().any(|sent| !asked(8192)(&sent.request.header(0))) {
+                let other = run.sent(|header| !asked(8192)(header));
+                run.answer(other, Fate::Served);
+            }
+        }
+        run.out.clear();
+        assert_eq!(run.cluster.sent.len(), 1, "volume {number} is not read ahead of");
+    }
+}
+
+/// More readers than there is room for: what was read ahead is not read again.
+#[test]
+fn many_readers_ask_for_little_twice() {
+    const READERS: u64 = 8;
+    const READ_LEN: u32 = 16 << 10;
+    let shape = Shape { shift: 22, len: 64 << 20, copy_policy: 0 };
+    let mut run = Run::of_shape(shape, 1, 0);
+    run.patience = 0;
+    for object in 0..16 {
+        run.write(object, object << 22, 4096, 1);
+        run.settle();
+    }
+    run.out.clear();
+    let (mut asked, mut read) = (0, 0);
+    for step in 0..(6 << 20) / u64::from(READ_LEN) {
+        for reader in 0..READERS {
+            run.read(1, (reader << 23) + step * u64::from(READ_LEN), READ_LEN);
+            read += READ_LEN;
+            while let Some(sent) = run.cluster.sent.first() {
+                asked += sent.request.header(0).data_length;
+                run.answer(0, Fate::Served);
+            }
+            assert_eq!(run.outcome(1), Ok(()));
+            run.out.clear();
+        }
+    }
+    assert!(asked < read * 3 / 2, "{asked} bytes were asked for, and {read} read");
 }
 
 /// Nor does a reload, and what comes afterwards is not used.

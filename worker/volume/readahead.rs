@@ -58,7 +58,10 @@ impl Volume {
         }
         let mut at = wanted.start;
         let end = wanted.end.min(self.header.vdi_size);
-        while at < end && io.ahead.under_way() < PIECES_MAX {
+        while at < end
+            && io.ahead.under_way() < PIECES_MAX
+            && io.ahead.make_room(PIECE_LEN_MAX, io.now)
+        {
             let Some(next) = self.ask_piece(at, end, io) else { break };
             at = next;
         }
