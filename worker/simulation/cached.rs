@@ -114,6 +114,35 @@ fn a_block_that_others_discarded_is_created_anew() {
     assert_eq!(read(&mut run, 5, VOLUME, 1), ([0; 2], 1));
 }
 
+/// A block of one volume is a hole by now, but its snapshot's object was only absent for a
+/// while: the zeros are not the snapshot's.
+#[test]
+fn zeros_of_a_hole_are_not_kept_as_what_a_snapshot_owns() {
+    let mut run = cached();
+    run.write(1, 0, 4096, 1);
+    run.settle();
+    run.cluster.snapshot();
+    run.write(2, 4096, 4096, 2);
+    run.settle();
+    run.attach(SNAPSHOT, "disk:1");
+    run.patience = 0;
+    run.tell(ToWorker::SetCache { cache_bytes: 0 });
+    run.tell(ToWorker::SetCache { cache_bytes: 1 << 20 });
+    // Others discard it, while the snapshot's object can't be found.
+    let working = run.cluster.working;
+    let object = run.cluster.objects.remove(&(7 << 32)).unwrap();
+    run.cluster.set_entry(working, 0, 0);
+    run.read(3, 0, 4096);
+    for _ in 0..200 {
+        run.tick();
+        run.settle();
+    }
+    assert_eq!(run.outcome(3), Ok(()));
+    assert!(run.bytes(3, 4096).iter().all(|byte| *byte == 0));
+    run.cluster.objects.insert(7 << 32, object);
+    assert_eq!(read(&mut run, 4, SNAPSHOT, 0).0, [1; 2]);
+}
+
 /// A read that was under way when the cache was turned on, and one that was when it
 /// was turned off and on again, harm nothing.
 #[test]

@@ -75,10 +75,12 @@ impl Volume {
         }
     }
 
-    /// A part was done with success.
+    /// A part was done with success. One that was sent once and then done without asking, since
+    /// it turned out to be a hole, says nothing of the object that it was sent to.
     pub(super) fn learn(&self, object: u32, part: &Part, io: &mut Io) {
+        let was_asked = matches!(part.state, State::Running | State::Creating);
         let serves = self.failure().is_none();
-        if let Some(owner) = part.learns.filter(|_| serves) {
+        if let Some(owner) = part.learns.filter(|_| serves && was_asked) {
             let piece = Piece { owner, object, extent: part.extent };
             io.cache.learn(self.id, &piece, part.span, io.arena);
         }
