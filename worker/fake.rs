@@ -99,6 +99,7 @@ impl Habits {
                 let node = Node { id: NodeId::new(address), nr_vnodes: 1, zone: 0, space: 0 };
                 (Status::Success, encode_nodes(&[node]))
             }
+            Some(Opcode::ReadObj) => (Status::Success, vec![0; request.data_length as usize]),
             Some(Opcode::GetVdiInfo | Opcode::LockVdi) => (Status::NoVdi, Vec::new()),
             _ => (Status::Success, Vec::new()),
         };

@@ -7,12 +7,14 @@
 //! for has not left yet: dispatching gives it to a connection. Whoever must say something
 //! before it leaves has until then.
 
+mod behind;
 mod direct;
 mod peer;
 
 use crate::connection::{Connection, Stalled, lost};
 use crate::frame::Reply;
 use crate::routing::Router;
+use behind::Behind;
 use peer::{Peer, push};
 use sheepfs::ipc::{Arena, FromWorker, LostReason, Route, Routed, Span};
 use sheepfs::wire::cluster::Node;
@@ -105,6 +107,8 @@ pub struct Sheep {
     inbox: [VecDeque<Waiting>; 2],
     flights: HashMap<u32, Flight>,
     router: Router,
+    /// Whether home knows what its cluster knows.
+    behind: Behind,
     generation: u8,
     next_id: u32,
     next_connection: u64,
@@ -131,6 +135,7 @@ impl Sheep {
             inbox: [VecDeque::new(), VecDeque::new()],
             flights: HashMap::new(),
             router: Router::new(address, 0, 0),
+            behind: Behind::default(),
             generation: generation.to_le_bytes()[0],
             next_id: 1,
             next_connection: connections as u64,
@@ -260,11 +265,16 @@ impl Sheep {
                 Ok(())
             }
         };
-        for reply in &replies[first..] {
+        let mut judged = Ok(());
+        for reply in &mut replies[first..] {
             self.settle(reply.id, is_home);
+            if is_home {
+                let newest = self.router.newest_epoch();
+                judged = judged.and(self.behind.judge(reply, newest, now));
+            }
             self.router.note_epoch(reply.header.epoch);
         }
-        outcome.map_err(|reason| self.home_lost(reason))
+        outcome.and(judged).map_err(|reason| self.home_lost(reason))
     }
 
     fn side_ready(

@@ -430,6 +430,8 @@ pub enum LostReason {
     ShuttingDown,
     /// It does not speak the protocol.
     NotASheep,
+    /// Other nodes of its cluster know of a newer epoch, and it does not come to know.
+    Behind,
 }
 
 impl LostReason {
@@ -443,6 +445,7 @@ impl LostReason {
             Self::Silent => "requests make no progress, and a new connection gets no answer",
             Self::ShuttingDown => "the sheep is shutting down",
             Self::NotASheep => "what listens there does not speak the Sheepdog protocol",
+            Self::Behind => "the sheep is cut off: its cluster has gone on without it",
         }
     }
 }

@@ -41,14 +41,15 @@ impl Cause {
             | LostReason::Unreachable
             | LostReason::Disconnected
             | LostReason::ShuttingDown
-            | LostReason::NotASheep => Self::SheepLost(reason),
+            | LostReason::NotASheep
+            | LostReason::Behind => Self::SheepLost(reason),
         }
     }
 
     /// When only our own process failed, its sheep is as good as before. Behind a
     /// connection that broke may be a sheep that was started again: trying costs
     /// nothing, since a dead one refuses at once. One that is silent would cost
-    /// the whole time-out again, and one that shuts down does so for some time.
+    /// the whole time-out again, and one that shuts down, or is cut off, does so for some time.
     pub fn next(self) -> Next {
         match self {
             Self::WorkerDied | Self::WorkerSilent => {
@@ -60,9 +61,8 @@ impl Cause {
                 | LostReason::Unreachable
                 | LostReason::NotASheep,
             ) => Next { order: Some(Order::SameFirst), counts: true },
-            Self::SheepLost(LostReason::ShuttingDown | LostReason::Silent) | Self::SheepSilent => {
-                Next { order: Some(Order::SameLast), counts: true }
-            }
+            Self::SheepLost(LostReason::ShuttingDown | LostReason::Silent | LostReason::Behind)
+            | Self::SheepSilent => Next { order: Some(Order::SameLast), counts: true },
             Self::Failover => Next { order: None, counts: false },
             Self::NodeLost(..) => Next { order: Some(Order::SameFirst), counts: true },
         }
@@ -115,6 +115,7 @@ mod tests {
         assert!(first(Cause::WorkerDied) && first(Cause::WorkerSilent));
         assert!(first(Cause::of(LostReason::Disconnected)));
         assert!(!first(Cause::of(LostReason::ShuttingDown)));
+        assert!(!first(Cause::of(LostReason::Behind)));
         assert!(!first(Cause::of(LostReason::Silent)));
         assert_eq!(Cause::of(LostReason::Silent), Cause::SheepSilent);
         assert_eq!(Cause::Failover.next().order, None);

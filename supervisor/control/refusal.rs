@@ -120,7 +120,7 @@ impl Refusal {
             LostReason::Unreachable if took < ROUTE_TIME => Self::NoRoute,
             LostReason::Unreachable | LostReason::Silent => Self::SheepTimedOut,
             LostReason::Disconnected => Self::NoRoute,
-            LostReason::ShuttingDown => Self::NotRunning,
+            LostReason::ShuttingDown | LostReason::Behind => Self::NotRunning,
             LostReason::NotASheep => Self::NotASheep,
         }
     }

@@ -1,7 +1,10 @@
 //! Ids, places, and nodes besides.
 
 use super::*;
+use crate::fake::FakeSheep;
+use sheepfs::wire::{Status, VdiId};
 use std::net::TcpListener;
+use std::sync::atomic::Ordering;
 
 fn sheep(generation: u64) -> (Sheep, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -66,4 +69,31 @@ fn a_node_that_refuses_is_told_from_one_that_is_silent() {
     } else {
         assert_eq!(refused, Err(LostReason::Refused));
     }
+}
+
+/// What was written through a node that knows of a newer epoch may not be at home.
+#[test]
+fn what_home_reads_in_an_old_epoch_is_not_believed() {
+    let home = FakeSheep::start();
+    let now = Instant::now();
+    let mut sheep = Sheep::connect(home.address, CONNECTIONS, 1, now).unwrap();
+    let arena = Arena::create(4096).unwrap();
+    let mut read = |newest: u32| {
+        sheep.router.note_epoch(newest);
+        sheep.request(Request::read_inode_header(VdiId::new(7).unwrap()), None, 0);
+        sheep.dispatch(Hold::default(), now);
+        let mut replies = Vec::new();
+        while replies.is_empty() {
+            sheep.flush(&arena, now).unwrap();
+            for id in sheep.watched().map(|(id, _, _)| id).collect::<Vec<_>>() {
+                sheep.ready(id, &arena, now, &mut replies).unwrap();
+            }
+        }
+        replies[0].status
+    };
+    home.habits.epoch.store(3, Ordering::SeqCst);
+    assert_eq!(read(3), Status::Success);
+    assert_eq!(read(4), Status::NetworkError);
+    home.habits.epoch.store(4, Ordering::SeqCst);
+    assert_eq!(read(4), Status::Success);
 }
