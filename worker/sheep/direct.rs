@@ -89,13 +89,22 @@ impl Sheep {
     ) -> Result<(), Loss> {
         let mut came = Vec::new();
         let outcome = self.receive_of(node, id, arena, now, &mut came);
-        for reply in came {
-            self.judge(node, reply, now, replies)?;
-        }
+        self.judge_all(node, came, now, replies)?;
         match outcome {
             Ok(()) => Ok(()),
             Err(why) => self.give_up(node, why, arena, now, replies),
         }
+    }
+
+    /// Takes all that a node has answered, also what came behind its last word.
+    fn judge_all(
+        &mut self,
+        node: SocketAddr,
+        came: Vec<Reply>,
+        now: Instant,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), Loss> {
+        came.into_iter().fold(Ok(()), |lost, reply| lost.and(self.judge(node, reply, now, replies)))
     }
 
     fn receive_of(
@@ -181,9 +190,7 @@ impl Sheep {
             // What it said before its end counts, on its other connection too.
             let _ = self.receive_of(node, *name, arena, now, &mut came);
         }
-        for reply in came {
-            self.judge(node, reply, now, replies)?;
-        }
+        self.judge_all(node, came, now, replies)?;
         let Some(peer) = self.direct.get(&node) else { return Ok(()) };
         if !peer.is_clear_of(Class::Change) {
             return Err(Loss { node, reason: why });
