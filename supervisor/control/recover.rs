@@ -11,7 +11,7 @@ use super::life::{Life, Then};
 use super::poison::{Death, Exit};
 use super::{Caller, Control, Effect, Refusal};
 use crate::exit::Failed;
-use sheepfs::ipc::{CacheUsage, ClusterFacts, LostReason, QuietReason};
+use sheepfs::ipc::{CacheUsage, ClusterFacts, LostReason, QuietReason, Route, ToWorker};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,8 @@ pub struct Recovery {
     pub(super) with_control: bool,
     /// Whether the lost worker's words made no sense.
     pub(super) nonsense: bool,
+    /// Whom the worker was told to ask for objects when it was sent to its sheep.
+    told_route: Route,
     /// Whether the log says already that no candidate answers.
     is_said: bool,
 }
@@ -108,6 +110,7 @@ impl Control {
         let cache_bytes = self.cache_bytes();
         let left = self.recovery.departed.left_for(sheep, now);
         let route = self.route;
+        self.recovery.told_route = route;
         self.effects.push(Effect::Connect { generation, sheep, cache_bytes, left, route });
         self.shared.known().since = now;
         self.publish();
@@ -130,6 +133,10 @@ impl Control {
         tracing::info!(worker = generation, %sheep, epoch = cluster.epoch, "connected");
         self.life = Life::Resuming { generation, until: now + RESUME_TIME };
         self.publish();
+        if self.recovery.told_route != self.route {
+            // It was changed while there was nobody to tell.
+            self.send(ToWorker::SetRoute { route: self.route });
+        }
         self.ask_again(now);
         for name in std::mem::take(&mut self.attach_at_start) {
             if self.is_starting() {

@@ -420,3 +420,21 @@ fn rubbish_from_the_worker_is_survived() {
     running.says(FromWorker::Done { tag, outcome: Ok(()) });
     assert_eq!(running.answer(caller), Some(Answer::Refused(Errno::EIO)));
 }
+
+/// A worker on its way to its sheep has no session to be told in, and must hear of it then.
+#[test]
+fn a_route_that_is_changed_while_a_worker_connects_is_told_when_it_has() {
+    let mut running = Loop::running();
+    running.is_gone(KILLED);
+    assert_eq!(running.connects(), [(2, 7000)]);
+    let caller = running.write(WritableFile::Route, "gateway");
+    assert_eq!(running.answer(caller), Some(Answer::Done));
+    assert!(running.sent().is_empty());
+    running.reach();
+    assert_eq!(running.sent(), [ToWorker::SetRoute { route: Route::Gateway }]);
+    running.is_gone(KILLED);
+    running.sent();
+    running.connect();
+    let again = |message: &ToWorker| matches!(message, ToWorker::SetRoute { .. });
+    assert!(!running.sent().iter().any(again), "it was told when it was sent off");
+}
