@@ -204,7 +204,8 @@ impl Shared {
         Self::new(&before, volumes, state.allocations())
     }
 
-    /// Whether volumes opened from now on use the kernel's page cache.
+    /// Whether volumes use the kernel's page cache: one that nobody has open, from its next
+    /// open on.
     pub fn page_cache(&self) -> bool {
         self.page_cache.load(Ordering::Relaxed)
     }

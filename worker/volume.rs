@@ -292,10 +292,13 @@ impl Volume {
 
     fn send(&mut self, request: Request, span: Option<Span>, wait: Wait, io: &mut Io) {
         self.on_wire += 1;
-        // An erasure-coded object is on many nodes in pieces, none of which knows more
-        // than any other node.
-        let copies = if self.header.copy_policy == 0 { self.header.nr_copies } else { 0 };
-        io.send_of(request, span, copies, Waiter::Volume(self.id, wait));
+        io.send_of(request, span, self.holders(), Waiter::Volume(self.id, wait));
+    }
+
+    /// How many nodes hold each object whole. An erasure-coded one is on many nodes in
+    /// pieces, none of which knows more than any other node.
+    fn holders(&self) -> u8 {
+        if self.header.copy_policy == 0 { self.header.nr_copies } else { 0 }
     }
 
     /// A reply came. `true`: the sheep says that it is going.

@@ -104,7 +104,12 @@ impl Sheep {
         now: Instant,
         replies: &mut Vec<Reply>,
     ) -> Result<(), Loss> {
-        came.into_iter().fold(Ok(()), |lost, reply| lost.and(self.judge(node, reply, now, replies)))
+        let mut lost = Ok(());
+        for reply in came {
+            let verdict = self.judge(node, reply, now, replies);
+            lost = lost.and(verdict);
+        }
+        lost
     }
 
     fn receive_of(

@@ -86,7 +86,8 @@ impl Volume {
             && io.ahead.begin(self.id, object, extent, io.now)
         {
             let wait = Wait::Ahead(object, extent.offset());
-            io.send(Request::read(owner, object, extent), None, Waiter::Volume(self.id, wait));
+            let request = Request::read(owner, object, extent);
+            io.send_of(request, None, self.holders(), Waiter::Volume(self.id, wait));
         }
         Some(at + len)
     }

@@ -4,7 +4,8 @@
 //! also a little before or behind, as readers with several requests under way ask out
 //! of order. From its fourth read on a stream is read ahead of, by a window that doubles
 //! whenever the reader has used half of it. A read elsewhere is a new stream, which
-//! takes the place of the one that was used least lately; random reads never make four.
+//! takes the place of the one that was used least lately; random reads make four only when
+//! they are large and the place that they are spread over is small.
 
 use std::ops::Range;
 
