@@ -6,6 +6,7 @@
 
 use crate::ahead::Ahead;
 use crate::cache::Cache;
+use crate::index_pages::IndexPages;
 use sheepfs::ipc::{Arena, Failure, FromWorker, Span, Tag};
 use sheepfs::wire::Request;
 use std::collections::HashMap;
@@ -35,6 +36,8 @@ pub struct Context<'a, W> {
     pub cache: &'a mut Cache,
     /// What was read ahead.
     pub ahead: &'a mut Ahead,
+    /// The pages of indexes that were read.
+    pub pages: &'a mut IndexPages,
     /// The time of this step.
     pub now: Instant,
     /// Whether the sheep has refused a flush: it writes through, and need not be

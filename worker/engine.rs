@@ -7,6 +7,7 @@ use crate::cache::Cache;
 use crate::context::{Context, Wire};
 use crate::deadlines::Deadlines;
 use crate::frame::Reply;
+use crate::index_pages::{Fate, IndexPages, PAGES_MAX};
 use crate::query::{self, Part, QueryRun, send_report};
 use crate::resume::{Resume, Wanted};
 use crate::volume::objects::Kind;
@@ -47,6 +48,7 @@ pub struct Engine {
     waiters: HashMap<u32, Waiter>,
     cache: Cache,
     ahead: Ahead,
+    pages: IndexPages,
     flush_refused: bool,
     /// What the supervisor knows of the cache, and when it may hear more.
     told: (CacheUsage, Option<Instant>),
@@ -79,9 +81,16 @@ impl Engine {
             waiters: HashMap::new(),
             cache: Cache::new(cache_bytes, shared),
             ahead: Ahead::default(),
+            pages: IndexPages::new(PAGES_MAX),
             flush_refused: false,
             told: (CacheUsage::default(), None),
         }
+    }
+
+    /// Leaves room for so many pages of indexes.
+    #[cfg(test)]
+    pub fn limit_index_pages(&mut self, limit: usize) {
+        self.pages = IndexPages::new(limit);
     }
 
     /// Takes a message of the supervisor's.
@@ -188,6 +197,7 @@ impl Engine {
             arena: around.arena,
             cache: &mut self.cache,
             ahead: &mut self.ahead,
+            pages: &mut self.pages,
             now: around.now,
             flush_refused: &mut self.flush_refused,
             waiters: &mut self.waiters,
@@ -223,6 +233,7 @@ impl Engine {
                     (None, _) => false,
                 };
                 self.forget_gone(id);
+                self.sweep_pages();
                 going
             }
             Some(Waiter::Attach(tag)) => self.attach_replied(tag, reply, around),
@@ -231,6 +242,11 @@ impl Engine {
             None => false,
         };
         if going { Err(LostReason::ShuttingDown) } else { Ok(()) }
+    }
+
+    fn sweep_pages(&mut self) {
+        let volumes = &mut self.volumes;
+        self.pages.sweep(|id, page| volumes.get_mut(&id).map_or(Fate::Gone, |v| v.drop_page(page)));
     }
 
     fn attach_replied(&mut self, tag: Tag, reply: &Reply, around: &mut Surroundings) -> bool {

@@ -20,6 +20,7 @@ mod facts;
 #[cfg(test)]
 mod fake;
 mod frame;
+mod index_pages;
 mod link;
 mod locks;
 mod members;

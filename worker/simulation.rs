@@ -7,6 +7,7 @@ mod cached;
 mod cases;
 mod cluster;
 mod deaths;
+mod pages;
 mod random;
 mod resumed;
 mod stolen;

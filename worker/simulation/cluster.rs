@@ -117,7 +117,9 @@ impl Cluster {
             parent_vdi_id: 0,
         };
         let mut bytes = header.encode().to_vec();
-        bytes.resize(INODE_HEADER_LEN + 4 * ENTRIES, 0);
+        // Whole pages of it are read.
+        let entries = shape.len.div_ceil(1 << shape.shift).next_multiple_of(ENTRIES);
+        bytes.resize(INODE_HEADER_LEN + 4 * entries, 0);
         Self {
             shape,
             working: 7,

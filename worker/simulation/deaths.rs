@@ -108,6 +108,7 @@ impl Supervisor {
         self.deaths += 1;
         run.abandon();
         run.engine = Engine::new(cache_bytes, true);
+        run.engine.limit_index_pages(0);
         if run.random.below(3) == 0 {
             run.cluster.snapshot();
         }

@@ -85,6 +85,10 @@ impl Game {
     fn new(seed: u64, plan: Plan) -> Self {
         let mut run = Run::of_shape(plan.shape, seed, plan.cache_bytes);
         run.cluster.lose_entry = plan.lose_entry;
+        // Half of them keep no page of an index that they can do without.
+        if seed.is_multiple_of(2) {
+            run.engine.limit_index_pages(0);
+        }
         // A dead worker's index update may be repeated by the next.
         run.cluster.lies = plan.failures > 0 || plan.deaths > 0;
         if plan.deaths > 0 {

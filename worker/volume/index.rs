@@ -2,11 +2,14 @@
 //!
 //! An entry says who owns a block's object: nobody (0), this VDI, or one it was
 //! made from (protocol 4.2). Pages of 1024 entries are read when first touched,
-//! so a volume costs what is used of it. Nobody else changes the index of an
-//! attached VDI (protocol 4.3), so a page read once stays true.
+//! so a volume costs what is used of it, and dropped when there are too many
+//! ([`crate::index_pages`]). Nobody else changes the index of an attached VDI (protocol
+//! 4.3), so a page read once stays true.
 
 use super::objects::PartId;
+use crate::index_pages::Fate;
 use sheepfs::wire::VdiId;
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 /// Entries read at once: 4 KiB, which covers 4 GiB of a usual VDI.
@@ -19,7 +22,11 @@ const UPDATES_MAX: usize = 4;
 #[derive(Debug)]
 enum Page {
     Loading,
-    Loaded(Box<[u32]>),
+    Loaded {
+        entries: Box<[u32]>,
+        /// Whether it was used since that was asked last.
+        used: Cell<bool>,
+    },
 }
 
 /// The entries known so far.
@@ -38,7 +45,10 @@ impl Index {
     pub fn get(&self, block: u32) -> Option<u32> {
         match self.pages.get(&Self::page_of(block))? {
             Page::Loading => None,
-            Page::Loaded(entries) => entries.get((block % PAGE_ENTRIES) as usize).copied(),
+            Page::Loaded { entries, used } => {
+                used.set(true);
+                entries.get((block % PAGE_ENTRIES) as usize).copied()
+            }
         }
     }
 
@@ -61,12 +71,32 @@ impl Index {
         let (found, _) = bytes.as_chunks::<4>();
         let mut entries: Vec<u32> = found.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
         entries.resize(PAGE_ENTRIES as usize, 0);
-        self.pages.insert(page, Page::Loaded(entries.into_boxed_slice()));
+        let entries = entries.into_boxed_slice();
+        self.pages.insert(page, Page::Loaded { entries, used: Cell::new(true) });
+    }
+
+    /// The pages that are known.
+    pub fn loaded(&self) -> impl Iterator<Item = u32> + '_ {
+        let is_loaded =
+            |(page, state): (&u32, &Page)| matches!(state, Page::Loaded { .. }).then_some(*page);
+        self.pages.iter().filter_map(is_loaded)
+    }
+
+    /// Drops a page, unless it was used since that was asked last.
+    pub fn drop_unused(&mut self, page: u32) -> Fate {
+        match self.pages.get(&page) {
+            Some(Page::Loaded { used, .. }) if used.take() => Fate::Stays,
+            Some(Page::Loaded { .. }) => {
+                self.pages.remove(&page);
+                Fate::Gone
+            }
+            Some(Page::Loading) | None => Fate::Gone,
+        }
     }
 
     /// Sets the entry of a known block.
     pub fn set(&mut self, block: u32, owner: u32) {
-        if let Some(Page::Loaded(entries)) = self.pages.get_mut(&Self::page_of(block))
+        if let Some(Page::Loaded { entries, .. }) = self.pages.get_mut(&Self::page_of(block))
             && let Some(entry) = entries.get_mut((block % PAGE_ENTRIES) as usize)
         {
             *entry = owner;
@@ -168,6 +198,22 @@ mod tests {
         updates.push(15, PartId(1));
         updates.finish();
         assert_eq!(updates.next().map(|u| u.first), Some(8));
+    }
+
+    #[test]
+    fn a_page_that_is_used_has_another_chance() {
+        let mut index = Index::default();
+        assert_eq!(index.drop_unused(1), Fate::Gone);
+        index.begin_load(1);
+        assert_eq!(index.drop_unused(1), Fate::Gone, "it counts once it is there");
+        assert!(!index.begin_load(1), "and is still asked for");
+        index.load(1, &[7; 4096]);
+        assert_eq!(index.loaded().collect::<Vec<_>>(), [1]);
+        assert_eq!(index.drop_unused(1), Fate::Stays);
+        assert!(index.get(1024).is_some());
+        assert_eq!(index.drop_unused(1), Fate::Stays);
+        assert_eq!(index.drop_unused(1), Fate::Gone);
+        assert_eq!(index.get(1024), None);
     }
 
     #[test]

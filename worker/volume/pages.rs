@@ -9,8 +9,9 @@
 //! reads the old inode afresh. So what is remembered of allocations counts more than
 //! what is read, and a header that is a snapshot's by now begins a reload at once.
 
-use super::index::PAGE_ENTRIES;
-use super::{Io, REFUSALS_MAX, RETRY_DELAY, Volume, Wait};
+use super::index::{Index, PAGE_ENTRIES};
+use super::{Io, Phase, REFUSALS_MAX, RETRY_DELAY, Volume, Wait};
+use crate::index_pages::Fate;
 use crate::verdict::Verdict;
 use sheepfs::ipc::Failure;
 use sheepfs::wire::Request;
@@ -51,6 +52,7 @@ impl Volume {
         };
         self.refusals = 0;
         self.index.load(page, entries);
+        io.pages.note(self.id, page);
         for known in self.recent.in_page(page) {
             // An own entry is the newest there can be, also if nobody told of it.
             if self.index.get(known.block) != Some(self.own.get()) {
@@ -61,6 +63,23 @@ impl Volume {
             self.drain();
         }
         self.objects_of(page).iter().for_each(|object| self.pump(*object, io));
+    }
+
+    /// Drops a page of the index that nobody needs and nobody used lately. What is under
+    /// way on its blocks relies on it, updates too, whose writes wait for them. So does
+    /// what a snapshot may have lost: that is known better here than in the cluster.
+    pub fn drop_page(&mut self, page: u32) -> Fate {
+        let first = page * PAGE_ENTRIES;
+        let needed = match self.phase {
+            Phase::Draining | Phase::Reloading(_) => true,
+            Phase::Failed(_) => false,
+            Phase::Serving => {
+                self.objects.range(first..first + PAGE_ENTRIES).next().is_some()
+                    || self.recent.is_in_page(page)
+                    || self.repairing.is_some_and(|block| Index::page_of(block) == page)
+            }
+        };
+        if needed { Fate::Stays } else { self.index.drop_unused(page) }
     }
 
     fn page_failed(&mut self, page: u32, verdict: Verdict, io: &mut Io) {

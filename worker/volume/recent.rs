@@ -101,6 +101,12 @@ impl Recent {
         self.blocks.range(first..first + PAGE_ENTRIES).map(|(_, known)| *known).collect()
     }
 
+    /// Whether there are any of a page of the index.
+    pub fn is_in_page(&self, page: u32) -> bool {
+        let first = page * PAGE_ENTRIES;
+        self.blocks.range(first..first + PAGE_ENTRIES).next().is_some()
+    }
+
     /// All of them, by ascending block.
     pub fn take(&mut self) -> Vec<Allocation> {
         std::mem::take(&mut self.blocks).into_values().collect()

@@ -353,6 +353,7 @@ impl Volume {
         // The size that was announced at attach stays, as on a block device.
         self.header = InodeHeader { vdi_size: self.header.vdi_size, ..header };
         self.index = reload.index;
+        self.index.loaded().for_each(|page| io.pages.note(self.id, page));
         self.claim(io);
         io.ahead.drop_volume(self.id);
         reload.checked.into_iter().for_each(|allocation| self.recent.push(allocation));
