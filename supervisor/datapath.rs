@@ -303,10 +303,10 @@ impl<R: Parked> DataPath<R> {
         let admission = self.lock().admit(request, cut, reply, now);
         match admission {
             // It counts as told already.
-            Admission::Started(Start { link, tag, request, slot })
+            Admission::Started(Start { link, tag, request, slot, again })
                 if request.kind == Kind::Read =>
             {
-                link.send(request.message(tag, slot));
+                link.send(request.message(tag, slot, again));
             }
             Admission::Started(start) => {
                 if self.fill_and_tell(&start, bytes) == Told::Later {
@@ -345,13 +345,13 @@ impl<R: Parked> DataPath<R> {
 
     /// Fills the slot and tells the worker, unless it is gone meanwhile.
     fn fill_and_tell(&self, start: &Start, bytes: &[u8]) -> Told {
-        let Start { link, tag, request, slot } = start;
+        let Start { link, tag, request, slot, again } = start;
         if let (Kind::Write, Some(Slot { span, .. })) = (request.kind, slot) {
             link.arena().fill(*span, bytes);
         }
         let (told, started) = self.lock().mark_told(start);
         if told == Told::Now {
-            link.send(request.message(*tag, *slot));
+            link.send(request.message(*tag, *slot, *again));
         }
         self.launch_all(started);
         told

@@ -53,15 +53,15 @@ pub struct Request {
 }
 
 impl Request {
-    /// What the worker is told.
-    pub fn message(self, tag: Tag, slot: Option<Slot>) -> ToWorker {
+    /// What the worker is told. `again`: an earlier worker may have begun with it.
+    pub fn message(self, tag: Tag, slot: Option<Slot>, again: bool) -> ToWorker {
         let Self { kind, volume, offset, .. } = self;
         match (kind, slot) {
             (Kind::Read, Some(Slot { raw: span, .. })) => {
                 ToWorker::Read { tag, volume, offset, span }
             }
             (Kind::Write, Some(Slot { raw: span, .. })) => {
-                ToWorker::Write { tag, volume, offset, span }
+                ToWorker::Write { tag, volume, offset, span, again }
             }
             (Kind::Flush, _) | (_, None) => ToWorker::Flush { tag, volume },
         }
@@ -143,6 +143,8 @@ pub struct Entry<R> {
     pub repeats: bool,
     /// Whether an earlier worker was told of it.
     pub told_before: bool,
+    /// Whether a worker may have begun with it, of this process or of the one before.
+    pub again: bool,
     /// When the kernel asked.
     pub since: Instant,
 }
@@ -187,6 +189,7 @@ impl<R> InFlight<R> {
             stage,
             repeats: false,
             told_before: false,
+            again: false,
             since: now,
         };
         self.entries.insert(tag, entry);

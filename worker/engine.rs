@@ -12,7 +12,7 @@ use crate::query::{self, Part, QueryRun, send_report};
 use crate::resume::{Resume, Wanted};
 use crate::volume::objects::Kind;
 use crate::volume::recent::Allocation;
-use crate::volume::{Volume, Wait};
+use crate::volume::{Transfer, Volume, Wait};
 use sheepfs::ipc::{
     self, Arena, CacheUsage, Failure, FromWorker, LostReason, RawSpan, Tag, ToWorker, VolumeId,
 };
@@ -123,10 +123,12 @@ impl Engine {
                 self.queries.insert(tag, run);
             }
             ToWorker::Read { tag, volume, offset, span } => {
-                self.transfer(tag, volume, Kind::Read, offset, span, around);
+                let transfer = Transfer { tag, kind: Kind::Read, offset, again: false };
+                self.transfer(volume, transfer, span, around);
             }
-            ToWorker::Write { tag, volume, offset, span } => {
-                self.transfer(tag, volume, Kind::Write, offset, span, around);
+            ToWorker::Write { tag, volume, offset, span, again } => {
+                let transfer = Transfer { tag, kind: Kind::Write, offset, again };
+                self.transfer(volume, transfer, span, around);
             }
             ToWorker::Flush { tag, volume } => {
                 self.with_volume(tag, volume, around, |volume, io| volume.flush(tag, io));
@@ -159,17 +161,16 @@ impl Engine {
 
     fn transfer(
         &mut self,
-        tag: Tag,
         id: VolumeId,
-        kind: Kind,
-        offset: u64,
+        transfer: Transfer,
         raw: RawSpan,
         around: &mut Surroundings,
     ) {
+        let tag = transfer.tag;
         let Some(span) = around.arena.check(raw) else {
             return around.out.push(FromWorker::Done { tag, outcome: Err(Failure::OutOfBounds) });
         };
-        self.with_volume(tag, id, around, |volume, io| volume.submit(tag, kind, offset, span, io));
+        self.with_volume(tag, id, around, |volume, io| volume.submit(transfer, span, io));
     }
 
     fn with_volume(

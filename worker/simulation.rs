@@ -128,7 +128,7 @@ impl Run {
     fn write(&mut self, tag: u64, offset: u64, len: u32, value: u8) {
         let span = slot(tag, len);
         self.arena.fill(self.arena.check(span).unwrap(), &vec![value; len as usize]);
-        self.tell(ToWorker::Write { tag: Tag(tag), volume: VOLUME, offset, span });
+        self.tell(ToWorker::Write { tag: Tag(tag), volume: VOLUME, offset, span, again: false });
     }
 
     fn read(&mut self, tag: u64, offset: u64, len: u32) {

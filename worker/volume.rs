@@ -94,6 +94,21 @@ struct Op {
     failure: Option<Failure>,
     /// Its place among the writes, for flushes.
     write: Option<u64>,
+    /// Whether an earlier worker may have begun with it.
+    again: bool,
+}
+
+/// A read or a write, without its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer {
+    /// Which.
+    pub tag: Tag,
+    /// Read or write.
+    pub kind: Kind,
+    /// First byte, in the volume.
+    pub offset: u64,
+    /// Whether an earlier worker may have begun with it.
+    pub again: bool,
 }
 
 /// Whether parts may run.
@@ -142,6 +157,8 @@ pub struct Volume {
     /// The gateway through which an earlier worker asked for the next vid's lock.
     lock_sent: Gateways,
     repairing: Option<u32>,
+    /// Blocks whose entries, ours already, were written again.
+    rewritten: BTreeSet<u32>,
     /// How often in a row a page of the index was refused.
     refusals: u32,
     phase: Phase,
@@ -179,6 +196,7 @@ impl Volume {
             depth: 0,
             lock_sent: Gateways::default(),
             repairing: None,
+            rewritten: BTreeSet::new(),
             refusals: 0,
             phase: Phase::Serving,
             detaching: None,
@@ -220,7 +238,8 @@ impl Volume {
     }
 
     /// Takes a read or a write.
-    pub fn submit(&mut self, tag: Tag, kind: Kind, offset: u64, span: Span, io: &mut Io) {
+    pub fn submit(&mut self, transfer: Transfer, span: Span, io: &mut Io) {
+        let Transfer { tag, kind, offset, .. } = transfer;
         let end = offset.checked_add(u64::from(span.len()));
         if end.is_none_or(|end| end > self.header.vdi_size) {
             return io.done(tag, Err(Failure::OutOfBounds));
@@ -234,17 +253,18 @@ impl Volume {
         if kind == Kind::Read && self.read_cached(offset, span, io) {
             io.done(tag, Ok(()));
         } else {
-            self.queue(tag, kind, offset, span, io);
+            self.queue(transfer, span, io);
         }
         if let Some(wanted) = ahead {
             self.ask_ahead(wanted, span.len(), io);
         }
     }
 
-    fn queue(&mut self, tag: Tag, kind: Kind, offset: u64, span: Span, io: &mut Io) {
+    fn queue(&mut self, transfer: Transfer, span: Span, io: &mut Io) {
+        let Transfer { tag, kind, offset, again } = transfer;
         let objects = self.split(tag, kind, offset, span);
         let write = (kind == Kind::Write).then(|| self.barriers.begin_write());
-        self.ops.insert(tag, Op { parts_left: objects.len(), failure: None, write });
+        self.ops.insert(tag, Op { parts_left: objects.len(), failure: None, write, again });
         if objects.is_empty() {
             return self.finish_op(tag, io);
         }

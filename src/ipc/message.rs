@@ -139,6 +139,9 @@ pub enum ToWorker {
         offset: u64,
         /// Where from, and how much.
         span: RawSpan,
+        /// Whether an earlier worker may have begun with it: what that one wrote of the
+        /// index may have reached some replicas only.
+        again: bool,
     },
     /// Wait for all earlier writes to a volume, and flush.
     Flush {

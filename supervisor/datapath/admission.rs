@@ -85,11 +85,20 @@ impl<R> State<R> {
                 Kind::Read => Stage::Told(generation, slot),
                 Kind::Write | Kind::Flush => Stage::Filling(generation),
             };
-            let tag = self.table.insert(request, reply, stage, now);
+            let tag = self.insert(request, reply, stage, now);
+            let again = self.table.get(tag).is_some_and(|entry| entry.again);
             self.begin(tag, request);
-            return Admission::Started(Start { link, tag, request, slot });
+            return Admission::Started(Start { link, tag, request, slot, again });
         }
         Admission::Wait(reply, self.reserve(request, cut))
+    }
+
+    fn insert(&mut self, request: Request, reply: R, stage: Stage, now: Instant) -> Tag {
+        let tag = self.table.insert(request, reply, stage, now);
+        if let Some(entry) = self.table.get_mut(tag) {
+            entry.again = self.unsure_until.is_some_and(|until| now < until);
+        }
+        tag
     }
 
     /// Room for a copy of a write's bytes: how many of them.
@@ -117,7 +126,7 @@ impl<R> State<R> {
             self.kept_len -= payload.kept_len();
             return Err((reply, Errno::EIO));
         }
-        let tag = self.table.insert(request, reply, Stage::Queued, now);
+        let tag = self.insert(request, reply, Stage::Queued, now);
         if let Some(entry) = self.table.get_mut(tag) {
             entry.payload = payload;
         }

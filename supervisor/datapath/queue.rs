@@ -16,7 +16,7 @@ use sheepfs::ipc::{Slots, Tag, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// See the module.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub struct State<R> {
     pub(super) single: bool,
     /// Whether new requests fail at once.
     pub(super) refusing: bool,
+    /// Until then a request may be one that a worker of an earlier process began with.
+    pub(super) unsure_until: Option<Instant>,
     /// Requests that a worker was told of, or is about to be.
     pub(super) outstanding: usize,
     pub(super) kept_len: usize,
@@ -74,6 +76,8 @@ pub struct Start {
     pub request: Request,
     /// Where its bytes go.
     pub slot: Option<Slot>,
+    /// Whether an earlier worker may have begun with it.
+    pub again: bool,
 }
 
 /// Requests to be told, with the bytes of writes.
@@ -98,6 +102,7 @@ impl<R> State<R> {
             abandoned: BTreeMap::new(),
             single: false,
             refusing: false,
+            unsure_until: None,
             outstanding: 0,
             kept_len: 0,
             counted: Counters::default(),
@@ -163,7 +168,7 @@ impl<R> State<R> {
                 self.queued.remove(&tag);
                 continue;
             };
-            let (request, repeats) = (entry.request, entry.repeats);
+            let (request, repeats, again) = (entry.request, entry.repeats, entry.again);
             if self.blocker(request, Some(tag), repeats).is_some() {
                 self.queued.remove(&tag);
                 self.enqueue(tag);
@@ -173,7 +178,7 @@ impl<R> State<R> {
             self.queued.remove(&tag);
             let payload = self.take_for(tag, link.generation());
             self.begin(tag, request);
-            started.push((Start { link, tag, request, slot }, payload));
+            started.push((Start { link, tag, request, slot, again }, payload));
         }
         started
     }

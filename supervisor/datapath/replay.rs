@@ -122,6 +122,7 @@ impl<R> State<R> {
     fn leave(&mut self, tag: Tag, arena: &Arc<sheepfs::ipc::Arena>) {
         let Some(entry) = self.table.get_mut(tag) else { return };
         entry.told_before = true;
+        entry.again = true;
         let Stage::Told(_, Some(slot)) = entry.stage else { return };
         if entry.request.is_write() {
             entry.payload = if entry.repeats {

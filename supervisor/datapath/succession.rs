@@ -10,7 +10,11 @@ use crate::state::SavedFences;
 use sheepfs::ipc::VolumeId;
 use sheepfs::wire::name::VolumeName;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Longer than the kernel's queue takes to be read when all is delivered again. A write
+/// that is taken for one of those costs one more index update at most.
+const DELIVERY_TIME_MAX: Duration = Duration::from_secs(30);
 
 impl<R> DataPath<R> {
     /// Goes on where a predecessor of this process was ended. `session` is its last
@@ -25,6 +29,7 @@ impl<R> DataPath<R> {
     ) {
         let mut state = self.lock();
         state.fences.restore(fences);
+        state.unsure_until = Some(now + DELIVERY_TIME_MAX);
         let strange = state.told.others_than(session.as_ref().map(|(generation, _)| *generation));
         if strange > 0 {
             tracing::debug!(

@@ -337,7 +337,13 @@ fn a_repair_that_a_death_cut_short_is_completed() {
     run.write(2, 0, 512, 2);
     sup.note(
         Tag(2),
-        ToWorker::Write { tag: Tag(2), volume: VOLUME, offset: 0, span: super::slot(2, 512) },
+        ToWorker::Write {
+            tag: Tag(2),
+            volume: VOLUME,
+            offset: 0,
+            span: super::slot(2, 512),
+            again: true,
+        },
     );
     while run.cluster.entry(8, 0) == 0 {
         run.answer(0, Fate::Served);

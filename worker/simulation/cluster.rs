@@ -336,9 +336,27 @@ impl Cluster {
                 self.newest = Some((index, self.entry(vid, index)));
             }
             self.updates += 1;
+            let inode = self.inodes.get_mut(&vid).unwrap();
+            inode.grefs.remove(&gref_at(index));
         }
         self.inodes.get_mut(&vid).unwrap().bytes[at..at + payload.len()].copy_from_slice(payload);
         (Status::Success, Vec::new(), 0)
+    }
+
+    /// A snapshot counts one reference more of each object, and its child none (protocol 9).
+    fn count_references(&mut self, old: u32, new: u32) {
+        let blocks = u32::try_from(self.shape.len.div_ceil(1 << self.shape.shift)).unwrap();
+        let listed: Vec<u32> = (0..blocks).filter(|index| self.entry(old, *index) != 0).collect();
+        for index in listed {
+            let at = gref_at(index);
+            let frozen = self.inodes.get_mut(&old).unwrap();
+            let gref = frozen.grefs.entry(at).or_insert(vec![0; 8]);
+            let word = |at: usize| i32::from_le_bytes(gref[at..at + 4].try_into().unwrap());
+            let (generation, count) = (word(0), word(4) + 1);
+            gref[4..].copy_from_slice(&count.to_le_bytes());
+            let child = [(generation + 1).to_le_bytes(), [0; 4]].concat();
+            self.inodes.get_mut(&new).unwrap().grefs.insert(at, child);
+        }
     }
 
     /// Makes a snapshot, as somebody else would. The server may lose an entry
@@ -352,7 +370,9 @@ impl Cluster {
         header.vdi_id = new;
         header.snap_id += 1;
         inode.bytes[..INODE_HEADER_LEN].copy_from_slice(&header.encode());
+        inode.grefs.clear();
         self.inodes.insert(new, inode);
+        self.count_references(old, new);
         let frozen = self.inodes.get_mut(&old).unwrap();
         frozen.bytes[520..528].copy_from_slice(&9u64.to_le_bytes());
         if self.lose_entry
@@ -365,4 +385,9 @@ impl Cluster {
         self.working = new;
         self.snapshots += 1;
     }
+}
+
+/// Where the reference count of an entry lies in an inode.
+fn gref_at(index: u32) -> usize {
+    (GREF_OFFSET + 8 * index) as usize
 }

@@ -120,7 +120,11 @@ impl Supervisor {
     pub fn replay(&mut self, run: &mut Run) {
         for message in self.unanswered.values() {
             self.replays += 1;
-            run.tell(message.clone());
+            let mut message = message.clone();
+            if let ToWorker::Write { again, .. } = &mut message {
+                *again = true;
+            }
+            run.tell(message);
         }
     }
 

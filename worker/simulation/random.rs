@@ -158,7 +158,7 @@ impl Game {
             .then(|| u8::try_from(1 + run.random.below(255)).unwrap());
         if let Some(value) = written {
             run.arena.fill(run.arena.check(span).unwrap(), &vec![value; span.len as usize]);
-            self.ask(tag, ToWorker::Write { tag, volume, offset, span });
+            self.ask(tag, ToWorker::Write { tag, volume, offset, span, again: false });
         } else {
             run.arena.fill(run.arena.check(span).unwrap(), &vec![0xee; span.len as usize]);
             self.ask(tag, ToWorker::Read { tag, volume, offset, span });

@@ -59,30 +59,38 @@ impl Volume {
             }
             (Kind::Read, None) => return,
             (Kind::Write, Some(owner)) if owner == own => {
-                (Request::write(own, object, part.extent), State::Running)
+                (Request::write(own, object, part.extent), self.state_of_write(object, part.tag))
             }
             (Kind::Write, Some(base)) => {
                 (Request::create_from(own, object, base, part.extent), State::Creating)
             }
             (Kind::Write, None) => (Request::create(own, object, part.extent), State::Creating),
         };
+        let creates = part.kind == Kind::Write && index::owner(entry) != Some(own);
         let owner = index::owner(entry).filter(|_| part.kind == Kind::Read).unwrap_or(own);
         self.note_sending(object, part, (owner, state), io);
         if part.kind == Kind::Write {
-            if state == State::Running && self.recent.suspect(object, own, io.now) {
+            if !creates && self.recent.suspect(object, own, io.now) {
                 self.tell_allocation(object, own.get(), io);
             }
-            if state == State::Running
-                && let Some(rest) = self.stripe_rest(part)
-            {
+            if !creates && let Some(rest) = self.stripe_rest(part) {
+                self.set_state(object, part.id, state);
                 return self.read_rest(object, part.id, rest, io);
             }
         }
-        if state == State::Creating {
+        if creates {
             io.out.push(FromWorker::Creating { tag: part.tag, block: object });
         }
         self.set_state(object, part.id, state);
         self.send(request, Some(part.span), Wait::Part(object, part.id), io);
+    }
+
+    /// An earlier worker may have died with its gateway while that wrote the entry. Then
+    /// the entry is ours on the node that was asked, and others know nothing of it. So it
+    /// is written once more, as after a create, before such a write is answered.
+    fn state_of_write(&mut self, object: u32, tag: Tag) -> State {
+        let again = self.ops.get(&tag).is_some_and(|op| op.again);
+        if again && self.rewritten.insert(object) { State::Creating } else { State::Running }
     }
 
     pub(super) fn set_state(&mut self, object: u32, part: PartId, state: State) {

@@ -348,6 +348,7 @@ impl Volume {
         let Some((vid, header)) = reload.found else { return self.fail(Failure::BadAnswer, io) };
         tracing::info!(volume = %self.name, old = %self.own, new = %vid, "going on under the new vid");
         self.repairing = None;
+        self.rewritten.clear();
         io.cache.release_claim(self.id, self.own);
         self.own = vid;
         // The size that was announced at attach stays, as on a block device.

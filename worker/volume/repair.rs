@@ -35,7 +35,10 @@ impl Volume {
                 reload.checked.push(Allocation { owner, at: io.now, ..next });
                 let allocation = ipc::Allocation { block: next.block, owner: owner.get() };
                 io.out.push(FromWorker::Allocated { volume: self.id, allocation });
-            } else if listed && half_done != Some(next.block) {
+            } else if listed
+                && half_done != Some(next.block)
+                && !self.rewritten.contains(&next.block)
+            {
                 reload.checked.push(next);
             } else {
                 reload.lost.push_back(next);
@@ -80,6 +83,10 @@ impl Volume {
         let Some(block) = reload.lost.front().map(|lost| lost.block) else { return };
         let (words, _) = bytes.as_chunks::<4>();
         let word = |at: usize| words.get(at).map_or(0, |word| i32::from_le_bytes(*word));
+        if word(1) > 0 && self.rewritten.contains(&block) {
+            // The entry was written again before the snapshot was made, which counts it.
+            return self.ask(Step::Gref, io);
+        }
         reload.step = Step::RaiseOldGref;
         let request = Request::write_gref(own, block, word(0), word(1).saturating_add(1));
         self.send(request, None, Wait::Reload, io);

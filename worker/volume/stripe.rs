@@ -26,7 +26,6 @@ impl Volume {
 
     /// Reads the rest of a stripe.
     pub(super) fn read_rest(&mut self, object: u32, id: PartId, rest: Extent, io: &mut Io) {
-        self.set_state(object, id, State::Running);
         let request = Request::read(self.own, object, rest);
         self.send(request, None, Wait::StripeRest(object, id), io);
     }
