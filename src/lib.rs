@@ -84,8 +84,9 @@
 //! 2. **Which sheep.** The same one when only the worker died; otherwise the
 //!    candidates: the configured address and the nodes that the cluster told of. A
 //!    sheep of another cluster is never taken. Pauses grow with each round.
-//!    When the old one died, changes wait until the cluster has noticed (the worker's
-//!    `departure` module); reads go on at once.
+//!    The new worker asks all gateways of the old session whether they live; when one died,
+//!    changes wait until the cluster has noticed (the worker's `departure` module); reads go
+//!    on at once. A node that ends sessions is not asked directly for a while.
 //! 3. **Orphans.** What was on the wire may still be carried out, at any time. Before
 //!    anything is repeated the new worker asks an old gateway that is alive whether
 //!    anything runs there; else each object that an orphan may change is *fenced*:

@@ -19,6 +19,7 @@
 
 mod again;
 mod attempt;
+mod avoided;
 mod cause;
 mod closing;
 mod departed;

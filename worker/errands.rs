@@ -29,12 +29,15 @@ pub struct Plan {
     pub generation: u64,
     /// Gateways on which requests of earlier workers may still run.
     pub watch: Vec<SocketAddr>,
-    /// The sheep of the session before, if that was lost and is another.
-    pub left: Option<SocketAddr>,
+    /// Gateways of sessions that ended lately: while one is dead and the cluster does not
+    /// know, changes wait.
+    pub left: Vec<SocketAddr>,
     /// Whom objects are asked of.
     pub route: Route,
     /// Connections at most.
     pub connections_max: u32,
+    /// Nodes that are not to be asked directly, for so many milliseconds.
+    pub avoid: Vec<(SocketAddr, u32)>,
 }
 
 /// What a reply is for.
@@ -44,8 +47,8 @@ enum Errand {
     /// Whether a node that is asked directly lives.
     ProbeNode(SocketAddr),
     Members,
-    /// Whether the sheep that was left lives.
-    Left,
+    /// Whether a gateway that was left lives.
+    Left(SocketAddr),
     Stat(Question),
 }
 
@@ -83,13 +86,14 @@ impl Errands {
     /// The errands of a session that begins.
     pub fn new(plan: &Plan, cluster: &ClusterFacts, now: Instant) -> Self {
         let watched = plan.watch.iter().copied().take(WATCHED_MAX);
+        let left = plan.left.iter().copied().filter(|left| *left != plan.sheep);
         let seed = plan.generation ^ u64::from(std::process::id()) << 32;
         Self {
             home: plan.sheep,
             detector: Detector::new(plan.io_timeout),
             membership: Membership::new(cluster.epoch),
             watch: Watch::new(plan.sheep, watched, seed, now),
-            departure: Departure::new(plan.left, now),
+            departure: Departure::new(left.take(WATCHED_MAX), now),
             detectors: HashMap::new(),
             io_timeout: plan.io_timeout,
             is_disk_mode: cluster.disk_mode,
@@ -119,8 +123,9 @@ impl Errands {
             Errand::Probe => self.probed(reply.lost, around)?,
             Errand::ProbeNode(node) => self.node_probed(node, reply.lost, around)?,
             Errand::Members => self.members(reply, around),
-            Errand::Left => {
-                self.departure.answered(reply.lost == Some(LostReason::Refused), around.now);
+            Errand::Left(left) => {
+                let refused = reply.lost == Some(LostReason::Refused);
+                self.departure.answered(left, refused, around.now);
             }
             Errand::Stat(question) => self.counted(question, heard(reply), around),
         }
@@ -281,11 +286,14 @@ impl Errands {
         match ask {
             Ask::Nothing => {}
             Ask::Members => self.ask_members(around),
-            Ask::Left(left) => {
-                let question = Request::get_cluster_default();
-                match around.sheep.ask_node(left, question, now + departure::ANSWER_MAX, now) {
-                    Ok(id) => drop(self.under_way.insert(id, Errand::Left)),
-                    Err(why) => self.departure.answered(why == LostReason::Refused, now),
+            Ask::Left(all) => {
+                for left in all {
+                    let (question, until) =
+                        (Request::get_cluster_default(), now + departure::ANSWER_MAX);
+                    match around.sheep.ask_node(left, question, until, now) {
+                        Ok(id) => drop(self.under_way.insert(id, Errand::Left(left))),
+                        Err(why) => self.departure.answered(left, why == LostReason::Refused, now),
+                    }
                 }
             }
         }

@@ -118,10 +118,19 @@ impl Room {
                 left,
                 route,
                 connections_max,
+                avoid,
             } if build == BUILD => {
                 let io_timeout = Duration::from_millis(io_timeout_ms.into());
-                let plan =
-                    Plan { sheep, io_timeout, generation, watch, left, route, connections_max };
+                let plan = Plan {
+                    sheep,
+                    io_timeout,
+                    generation,
+                    watch,
+                    left,
+                    route,
+                    connections_max,
+                    avoid,
+                };
                 // Only one answer is waited for: the last address counts.
                 self.attempts.retain(|(purpose, _)| matches!(purpose, Purpose::Check(_)));
                 let purpose = Purpose::Connect { plan, cache_bytes };

@@ -46,6 +46,7 @@ mod trial;
 
 pub use trial::{Trial, Unfit};
 
+use sheepfs::ipc::message::AVOIDED_MAX;
 use sheepfs::ipc::route::{CONNECTIONS_MIN, DIRECT_MAX};
 use sheepfs::ipc::{FromWorker, Route, Routed};
 use sheepfs::wire::ObjectId;
@@ -67,6 +68,8 @@ const TRIALS_MAX: usize = 8;
 const WANTED_MAX: usize = 32;
 /// Before a node is tried again: at first, and at most.
 const PAUSE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
+/// After so long a use without a failure, the next pause is the first again.
+const PROVEN: Duration = Duration::from_secs(60);
 /// The same of one that only had an older epoch.
 const PAUSE_BEHIND: Duration = Duration::from_secs(1);
 /// After so long without a request its connections are closed.
@@ -98,8 +101,12 @@ struct Known {
     load: usize,
     /// When it was asked last.
     used: Instant,
+    /// Since when it was asked directly, the last time that it was.
+    since: Instant,
     /// The next pause after a failure.
     pause: Duration,
+    /// The pause when it is closed; `None`: it is only behind.
+    rest: Option<Duration>,
     /// Whether the log says that it can't be used.
     said: bool,
 }
@@ -129,6 +136,8 @@ pub struct Router {
     known: HashMap<SocketAddr, Known>,
     wanted: VecDeque<SocketAddr>,
     watched: BTreeSet<SocketAddr>,
+    /// Nodes that have ended sessions lately: not to be tried before that time.
+    avoided: HashMap<SocketAddr, Instant>,
     /// The newest epoch that anybody mentioned.
     newest: u32,
     last_opening: u64,
@@ -152,6 +161,7 @@ impl Router {
             known: HashMap::new(),
             wanted: VecDeque::new(),
             watched: BTreeSet::new(),
+            avoided: HashMap::new(),
             newest: epoch,
             last_opening: 0,
             words: Vec::new(),
@@ -172,6 +182,15 @@ impl Router {
         let left = connections_max.saturating_sub(CONNECTIONS_MIN) as usize;
         let nodes_max = (left / CONNECTIONS_EACH).min(DIRECT_MAX as usize);
         Self { route, nodes_max, watched: watched.into_iter().collect(), ..self }
+    }
+
+    /// Asks none of those directly for so many milliseconds, whatever the cluster says: a
+    /// node that passes its trial, and then ends a session, would end each one.
+    #[must_use]
+    pub fn avoiding(self, avoid: &[(SocketAddr, u32)], now: Instant) -> Self {
+        let until = |ms: u32| now + Duration::from_millis(ms.into());
+        let avoided = avoid.iter().take(AVOIDED_MAX).map(|(node, ms)| (*node, until(*ms)));
+        Self { avoided: avoided.collect(), ..self }
     }
 
     /// Asks in another way from now on.
@@ -208,6 +227,10 @@ impl Router {
         self.addresses.extend(nodes.into_iter().flatten().map(|node| node.id.socket_addr()));
         let members: BTreeSet<SocketAddr> = self.addresses.iter().copied().collect();
         self.retire(|node| !members.contains(&node));
+        if nodes.is_some() {
+            // Whoever comes back under that address is another process.
+            self.avoided.retain(|node, _| members.contains(node));
+        }
         self.known.retain(|node, known| members.contains(node) || known.is_open());
         if is_news {
             for known in self.known.values_mut() {
@@ -263,7 +286,9 @@ impl Router {
             None => {}
             Some(_) => return None,
         }
-        let may = self.nodes_max > 0 && !self.watched.contains(&node) && can_be_reached(node);
+        let is_barred = self.watched.contains(&node)
+            || self.avoided.get(&node).is_some_and(|until| now < *until);
+        let may = self.nodes_max > 0 && !is_barred && can_be_reached(node);
         if may && self.wanted.len() < WANTED_MAX && !self.wanted.contains(&node) {
             self.wanted.push_back(node);
             self.is_urgent = true;
@@ -308,9 +333,15 @@ impl Router {
         self.newest
     }
 
-    /// That node refuses what home may not: it rests.
+    /// That node refuses what home may not: it rests, longer each time.
     pub fn is_sick(&mut self, node: SocketAddr) {
         self.retire(|other| other == node);
+        if let Some(known) = self.known.get_mut(&node)
+            && known.stage == Stage::Retiring
+            && known.rest.is_none()
+        {
+            known.rest = Some(known.next_pause());
+        }
     }
 
     fn retire(&mut self, which: impl Fn(SocketAddr) -> bool) {
@@ -327,9 +358,7 @@ impl Router {
         let announced = |known: &&mut Known| known.stage == Stage::Announced(opening);
         if let Some(known) = self.known.values_mut().find(announced) {
             known.stage = Stage::Ready;
-            known.used = now;
-            known.pause = PAUSE[0];
-            known.said = false;
+            (known.since, known.used, known.rest) = (now, now, None);
         }
     }
 
@@ -370,9 +399,12 @@ impl Router {
         acts.push(Act::Close(node));
         self.words.push(FromWorker::Closed { node });
         if was_retiring {
-            known.stage = Stage::Resting(now + PAUSE_BEHIND);
-        } else {
+            known.stage = Stage::Resting(now + known.rest.take().unwrap_or(PAUSE_BEHIND));
+        } else if known.is_proven() || known.pause == PAUSE[0] {
             self.known.remove(&node);
+        } else {
+            // It may be tried at once, but how it failed before is not forgotten.
+            known.stage = Stage::Resting(now);
         }
     }
 
@@ -389,7 +421,9 @@ impl Router {
                 }
             }
             let stage = Stage::Trying { until: now + TRIAL_MAX, unanswered: CONNECTIONS_EACH };
-            let new = Known { stage, load: 0, used: now, pause: PAUSE[0], said: false };
+            let pause = PAUSE[0];
+            let new =
+                Known { stage, load: 0, used: now, since: now, pause, rest: None, said: false };
             self.known.entry(node).and_modify(|known| known.stage = stage).or_insert(new);
             let until = now + TRIAL_MAX;
             self.sweep_at = Some(self.sweep_at.map_or(until, |at| at.min(until)));
@@ -437,10 +471,7 @@ impl Router {
         let Some(known) = self.known.get_mut(&node) else { return };
         let pause = match why {
             Unfit::Behind => PAUSE_BEHIND,
-            Unfit::Lost(_) | Unfit::OtherCluster | Unfit::NotServing => {
-                let next = (2 * known.pause).min(PAUSE[1]);
-                std::mem::replace(&mut known.pause, next)
-            }
+            Unfit::Lost(_) | Unfit::OtherCluster | Unfit::NotServing => known.next_pause(),
         };
         match (known.stage, why) {
             (Stage::Ready | Stage::Retiring, _) => {
@@ -459,7 +490,7 @@ impl Router {
             self.words.push(FromWorker::Closed { node });
         }
         known.stage = Stage::Resting(now + pause);
-        known.load = 0;
+        (known.load, known.rest) = (0, None);
         self.is_urgent |= !self.wanted.is_empty();
     }
 
@@ -486,9 +517,23 @@ impl Known {
         !matches!(self.stage, Stage::Resting(_))
     }
 
+    /// Whether it was used for long without a failure.
+    fn is_proven(&self) -> bool {
+        self.used.saturating_duration_since(self.since) >= PROVEN
+    }
+
+    /// It has failed: how long it rests.
+    fn next_pause(&mut self) -> Duration {
+        if matches!(self.stage, Stage::Ready | Stage::Retiring) && self.is_proven() {
+            self.pause = PAUSE[0];
+            self.said = false;
+        }
+        let next = (2 * self.pause).min(PAUSE[1]);
+        std::mem::replace(&mut self.pause, next)
+    }
+
     /// The cluster has changed: perhaps it can be used now.
     fn try_soon(&mut self, now: Instant) {
-        self.pause = PAUSE[0];
         if let Stage::Resting(until) = &mut self.stage {
             *until = now.min(*until);
         }

@@ -109,7 +109,9 @@ impl Session {
         let engine = Engine::new(cache_bytes, !cluster.recycles_vids);
         let router = Router::new(plan.sheep, cluster.ctime, cluster.epoch);
         let watched = plan.watch.iter().copied();
-        sheep.route_by(router.with(plan.route, plan.connections_max, watched));
+        sheep.route_by(
+            router.with(plan.route, plan.connections_max, watched).avoiding(&plan.avoid, now),
+        );
         let routed = Routed::default();
         Self { link, sheep, engine, errands, opening: Some(cluster), unnoted: 0, routed }
     }

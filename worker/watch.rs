@@ -32,9 +32,11 @@
 //!
 //! A refused connection proves that the process which had read our requests is dead.
 //! What it had already handed to other nodes may be under way there until the cluster
-//! has noticed the death, for which changes wait ([`crate::departure`]). A gateway that was a member and is none any
-//! more is out of the cluster; one that never was under that address proves nothing,
-//! since it may be known under another.
+//! has noticed the death. So this alone lets no newer change go: changes wait besides
+//! until the node list lacks each gateway of the lost session that refuses, which
+//! [`crate::departure`] asks for itself, not only the one whose loss was reported. A
+//! gateway that was a member and is none any more is out of the cluster; one that never was
+//! under that address proves nothing, since it may be known under another.
 //!
 //! # What it cannot do
 //!

@@ -21,6 +21,8 @@ pub const REPORT_CHUNK_LEN: usize = 16 << 10;
 pub const MEMBERS_MAX: usize = 256;
 /// The most gateways that are watched at once.
 pub const WATCHED_MAX: usize = 128;
+/// The most nodes that are avoided at once.
+pub const AVOIDED_MAX: usize = 128;
 /// The most allocations in one message.
 pub const ALLOCATIONS_MAX: usize = 1024;
 
@@ -61,13 +63,16 @@ pub enum ToWorker {
         /// Gateways on which requests of earlier workers may still run: each is
         /// watched until [`FromWorker::Quiet`]. At most [`WATCHED_MAX`].
         watch: Vec<SocketAddr>,
-        /// The sheep of the last session, or the gateway besides, if that was lost and is
-        /// another: when it is dead, changes wait until the cluster knows.
-        left: Option<SocketAddr>,
+        /// Gateways of sessions that ended lately: while one of them is dead and the
+        /// cluster does not know, changes wait. At most [`WATCHED_MAX`].
+        left: Vec<SocketAddr>,
         /// Whom objects are asked of.
         route: Route,
         /// TCP connections at most, in all.
         connections_max: u32,
+        /// Nodes that have lost changes lately, and are not asked directly for so many
+        /// milliseconds. At most [`AVOIDED_MAX`].
+        avoid: Vec<(SocketAddr, u32)>,
     },
     /// Find a VDI, lock it if it is a working one, and make it a volume.
     Attach {

@@ -19,7 +19,7 @@ pub enum Cause {
     /// Another sheep is wished for.
     Failover,
     /// It said that a node that it asked directly is gone, and changes with it. Its sheep
-    /// is as good as before.
+    /// is as good as before, as far as is known: others may have died with that node.
     NodeLost(SocketAddr, LostReason),
 }
 
@@ -46,7 +46,10 @@ impl Cause {
         }
     }
 
-    /// When only our own process failed, its sheep is as good as before. Behind a
+    /// When only our own process failed, its sheep is as good as before, and so it is when
+    /// a node besides is lost: that one is not asked directly for a while
+    /// ([`super::avoided`]). Which of a session's gateways are dead does not follow from
+    /// the cause: all are asked ([`super::departed`]). Behind a
     /// connection that broke may be a sheep that was started again: trying costs
     /// nothing, since a dead one refuses at once. One that is silent would cost
     /// the whole time-out again, and one that shuts down, or is cut off, does so for some time.

@@ -117,10 +117,12 @@ pub enum Effect {
         sheep: SocketAddr,
         /// Bytes of object cache; 0 is off.
         cache_bytes: u64,
-        /// The sheep that was lost before, if that is another.
-        left: Option<SocketAddr>,
+        /// The other gateways of sessions that were lost lately.
+        left: Vec<SocketAddr>,
         /// Whom objects are asked of.
         route: Route,
+        /// Nodes that are not to be asked directly, for so many milliseconds.
+        avoid: Vec<(SocketAddr, u32)>,
     },
     /// Let data through to the worker of that generation; what is outstanding
     /// first.

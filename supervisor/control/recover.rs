@@ -4,6 +4,7 @@
 //!
 //! Only at the start of the mount, with all candidates tried, a failure is final.
 
+use super::avoided::Avoided;
 use super::cause::Cause;
 use super::departed::Departed;
 use super::heartbeat::{EVERY_ACTIVE, Heartbeat};
@@ -37,8 +38,10 @@ pub struct Recovery {
     restarts: u32,
     /// Sessions in a row that were over at once.
     futile: u32,
-    /// The sheep that was given up.
+    /// The gateways of sessions that were lost.
     pub(super) departed: Departed,
+    /// Nodes that have ended sessions.
+    pub(super) avoided: Avoided,
     /// Whether the worker that died last was asked for something besides data.
     pub(super) with_control: bool,
     /// Whether the lost worker's words made no sense.
@@ -111,7 +114,8 @@ impl Control {
         let left = self.recovery.departed.left_for(sheep, now);
         let route = self.route;
         self.recovery.told_route = route;
-        self.effects.push(Effect::Connect { generation, sheep, cache_bytes, left, route });
+        let avoid = self.recovery.avoided.told(now);
+        self.effects.push(Effect::Connect { generation, sheep, cache_bytes, left, route, avoid });
         self.shared.known().since = now;
         self.publish();
     }
@@ -286,10 +290,8 @@ impl Control {
             self.recovery.futile += 1;
         }
         self.recovery.with_control = !self.waits.is_empty();
-        if let Some(gateway) = gateway {
-            self.recovery.departed.session_lost(gateway, now);
-        }
         let gateways = self.take_gateways(gateway);
+        self.recovery.departed.session_lost(&gateways, now);
         self.effects.push(Effect::DataLost { generation, gateways, death });
         self.interrupt(death, now);
         self.life = Life::BackingOff { until: now, worker: None };

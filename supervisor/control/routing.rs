@@ -2,6 +2,7 @@
 //! all of them are gateways of the session, and changes may be lost at each.
 
 use super::cause::Cause;
+use super::life::Life;
 use super::{Answer, Caller, Control};
 use sheepfs::ipc::route::DIRECT_MAX;
 use sheepfs::ipc::{LostReason, Route, ToWorker};
@@ -24,7 +25,9 @@ impl Control {
         if !self.direct.contains(&node) || node == self.candidates.current() {
             return self.lose(Cause::of(reason), now);
         }
-        self.recovery.departed.node_lost(node, now);
+        if !matches!(self.life, Life::Lost { .. }) {
+            self.recovery.avoided.failed(node, now);
+        }
         self.lose(Cause::NodeLost(node, reason), now);
     }
 

@@ -253,9 +253,7 @@ impl Shell {
                 return started.err().map(|cause| Input::NotStarted(generation, cause));
             }
             Effect::Send(generation, message) => self.send(generation, message),
-            Effect::Connect { generation, sheep, cache_bytes, left, route } => {
-                self.connect(generation, sheep, cache_bytes, left, route);
-            }
+            effect @ Effect::Connect { .. } => self.connect(effect),
             Effect::KillWorker(generation) => self.parts.workers.kill(generation),
             Effect::Resolve { number, address, port } => {
                 return self.resolve(number, address, port);

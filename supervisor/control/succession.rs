@@ -36,7 +36,7 @@ impl Control {
         });
         let left = self.locks_left.iter().map(|(name, gateways)| (name.clone(), *gateways));
         let (configured, members) = self.candidates.known();
-        let session = self.last_session();
+        let (session, clock) = (self.last_session(), Clock::read());
         SavedControl {
             volumes: volumes.collect(),
             detaching: detaching.collect(),
@@ -53,8 +53,9 @@ impl Control {
             left: self
                 .recovery
                 .departed
-                .saved(session.is_some())
-                .map(|(sheep, at)| (sheep, Clock::read().number(at))),
+                .saved()
+                .map(|(at, when)| (at, clock.number(when)))
+                .collect(),
             attach: self.attach_wished.clone(),
             direct: self.direct.iter().copied().collect(),
             route: self.route,
@@ -102,6 +103,7 @@ impl Control {
         own_sheep: bool,
         now: Instant,
     ) -> Self {
+        let session = saved.gateways().map(|(_, all)| all).unwrap_or_default();
         let mut control = Self::new(shared, wishes, now);
         control.phase = Phase::Running;
         control.generation = saved.generation;
@@ -131,9 +133,8 @@ impl Control {
             control.waits.add(work, Vec::new(), now);
         }
         let clock = Clock::read();
-        let left = saved.left.map(|(sheep, at)| (sheep, clock.instant(at)));
-        let session = saved.session.map(|(_, gateway)| gateway);
-        control.inherit_loss(Departed::inherited(session, left, now), now);
+        let left = saved.left.iter().map(|(gateway, at)| (*gateway, clock.instant(*at)));
+        control.inherit_loss(Departed::inherited(&session, left, now), now);
         control.publish();
         control
     }

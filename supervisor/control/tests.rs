@@ -16,6 +16,7 @@ use sheepfs::ipc::{
 
 mod beating;
 mod failing_over;
+mod gateways;
 mod poisoned;
 mod replayed;
 mod starting;

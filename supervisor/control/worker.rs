@@ -56,7 +56,8 @@ impl Control {
         }
     }
 
-    /// What only a worker with a session says.
+    /// What only a worker with a session says. Its sheep is not the session's only gateway:
+    /// what it says of other nodes is for [`super::routing`]. Locks go through its sheep.
     fn session_said(&mut self, message: FromWorker, now: Instant) {
         match message {
             FromWorker::Done { tag, outcome } => self.done(tag, outcome, now),
@@ -67,6 +68,7 @@ impl Control {
             }
             FromWorker::Members { epoch, nodes } => {
                 tracing::info!(epoch, nodes = nodes.len(), "the cluster's members are known");
+                self.recovery.avoided.members(&nodes);
                 self.candidates.learn(nodes);
                 self.shared.known().epoch = epoch;
                 self.publish();

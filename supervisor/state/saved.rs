@@ -72,8 +72,8 @@ pub struct SavedControl {
     pub page_cache: bool,
     /// Whether the worker caches objects.
     pub object_cache: bool,
-    /// The last sheep that was given up for another, and when.
-    pub left: Option<(SocketAddr, u64)>,
+    /// The gateways of sessions that were lost lately, and when that was.
+    pub left: Vec<(SocketAddr, u64)>,
     /// What was to be attached at the start.
     pub attach: Vec<VolumeName>,
     /// Locks that may be ours without a volume.

@@ -37,9 +37,10 @@ impl Game {
             io_timeout_ms: 5000,
             generation: 1,
             watch: Vec::new(),
-            left: None,
+            left: Vec::new(),
             route: sheepfs::ipc::Route::Replica,
             connections_max: 64,
+            avoid: Vec::new(),
         });
     }
 

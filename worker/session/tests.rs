@@ -30,9 +30,10 @@ impl Game {
             io_timeout,
             generation: 1,
             watch,
-            left: None,
+            left: Vec::new(),
             route: Route::Replica,
             connections_max: 64,
+            avoid: Vec::new(),
         };
         let cluster = ClusterFacts {
             ctime: CTIME,

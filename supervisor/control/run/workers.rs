@@ -2,15 +2,14 @@
 
 use super::{DRAIN_POLL, Shell};
 use crate::candidates;
-use crate::control::Input;
+use crate::control::{Effect, Input};
 use crate::events::Event;
 use crate::link::Link;
 use crate::spawn::{SpawnError, Started};
 use nix::errno::Errno;
 use sheepfs::address::SheepAddress;
+use sheepfs::ipc::ToWorker;
 use sheepfs::ipc::message::{BUILD, WATCHED_MAX};
-use sheepfs::ipc::{Route, ToWorker};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -80,14 +79,11 @@ impl Shell {
         }
     }
 
-    pub(super) fn connect(
-        &self,
-        generation: u64,
-        sheep: SocketAddr,
-        cache_bytes: u64,
-        left: Option<SocketAddr>,
-        route: Route,
-    ) {
+    /// Carries out [`Effect::Connect`].
+    pub(super) fn connect(&self, effect: Effect) {
+        let Effect::Connect { generation, sheep, cache_bytes, left, route, avoid } = effect else {
+            return;
+        };
         let mut watch = self.data.watched();
         if watch.len() > WATCHED_MAX {
             // The fences of those that are not watched end with their time.
@@ -109,6 +105,7 @@ impl Shell {
                 left,
                 route,
                 connections_max,
+                avoid,
             },
         );
     }
