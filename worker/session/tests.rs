@@ -21,6 +21,15 @@ struct Game {
 
 impl Game {
     fn new(sheep: &FakeSheep, io_timeout: Duration, watch: Vec<SocketAddr>) -> Self {
+        Self::leaving(sheep, io_timeout, watch, Vec::new())
+    }
+
+    fn leaving(
+        sheep: &FakeSheep,
+        io_timeout: Duration,
+        watch: Vec<SocketAddr>,
+        left: Vec<SocketAddr>,
+    ) -> Self {
         let (supervisor, worker) = pair().unwrap();
         let link = Link::new(WorkerEnd::from_fd(worker), Arena::create(4096).unwrap());
         let now = Instant::now();
@@ -30,7 +39,7 @@ impl Game {
             io_timeout,
             generation: 1,
             watch,
-            left: Vec::new(),
+            left,
             route: Route::Replica,
             connections_max: 64,
             avoid: Vec::new(),
@@ -114,6 +123,36 @@ fn attach(tag: u64) -> ToWorker {
 
 fn done(wanted: u64) -> impl Fn(&FromWorker) -> bool {
     move |message| matches!(message, FromWorker::Done { tag, .. } if tag.0 == wanted)
+}
+
+/// The usual case, as when only the worker was killed.
+#[test]
+fn gateways_that_were_left_and_live_are_asked_once_and_home_is_not() {
+    let (home, others) = (FakeSheep::start(), [FakeSheep::start(), FakeSheep::start()]);
+    let left = vec![others[0].address, home.address, others[1].address];
+    let mut game = Game::leaving(&home, Duration::from_secs(3600), Vec::new(), left);
+    let holds = |game: &Game| game.session.errands.hold(Instant::now()).changes;
+    assert!(holds(&game));
+    while holds(&game) {
+        game.session.turn().unwrap();
+    }
+    let asked = |sheep: &FakeSheep| sheep.count(Opcode::GetClusterDefault);
+    assert_eq!((asked(&others[0]), asked(&others[1]), asked(&home)), (1, 1, 0));
+    assert!(home.count(Opcode::GetNodeList) <= 1, "the list that each session asks for");
+}
+
+/// One refuses, so the node list is looked at, which never had it.
+#[test]
+fn a_gateway_that_refuses_is_looked_for_in_the_node_list() {
+    let (home, other) = (FakeSheep::start(), FakeSheep::start());
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let left = vec![dead, other.address];
+    let mut game = Game::leaving(&home, Duration::from_secs(3600), Vec::new(), left);
+    while game.session.errands.hold(Instant::now()).changes {
+        game.session.turn().unwrap();
+    }
+    assert!(home.count(Opcode::GetNodeList) >= 1);
+    assert_eq!(other.count(Opcode::GetClusterDefault), 1);
 }
 
 #[test]
