@@ -220,6 +220,53 @@ fn nor_when_objects_are_created() {
     others_killed_in_turn("sigkill-holder-creates", Plan::CREATES, rounds(4, 20));
 }
 
+/// `departure.rs`: the worker dies, and a node besides its sheep with it, of which nobody says a
+/// word. The sheep is the same as before, and changes wait all the same until the cluster knows.
+#[test]
+fn changes_wait_for_a_node_that_died_unheard_with_the_worker() {
+    let mut site = Site::start(3);
+    let disk = vdi_for(&site.cluster, Plan::SHARED);
+    let victim = *holders(&site, &disk, Plan::SHARED).last().unwrap();
+    let in_use = (0..3).find(|node| *node != victim).unwrap();
+    let through = site.through(in_use);
+    let mount = Mount::with_volume(&through, &disk, &[]);
+    let load = Registers::start(&mount.volume(&disk), Plan::SHARED);
+    load.wait_for_progress();
+    let used = writes(&site.gateways[victim]);
+    wait_for("changes to go there", || writes(&site.gateways[victim]) > used);
+    site.cluster.minisheep().control("linger");
+    let worker = mount.worker();
+    let fault = Instant::now();
+    nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    site.gateways[victim].kill();
+    nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_for_swap(&mount, "swaps_worker_died", 0);
+    wait_until_serving(&mount);
+    let alive: Vec<_> = (0..3).filter(|node| *node != victim).collect();
+    let changes = |site: &Site| -> u64 {
+        let of = |node: &usize| {
+            let gateway = &site.gateways[*node];
+            gateway.served("WriteObj") + gateway.served("CreateAndWriteObj")
+        };
+        alive.iter().map(of).sum()
+    };
+    let (sent, asked) = (changes(&site), site.gateways[in_use].served("GetNodeList"));
+    wait_for("looks at the node list", || {
+        site.gateways[in_use].served("GetNodeList") >= asked + 10
+    });
+    wait_for("all writers to wait", || mount.count("in_flight") >= Plan::SHARED.writers);
+    let gave_up = || mount.log().contains("does not notice");
+    assert!(!gave_up(), "this machine is too slow for the 10 s of the hold\n{}", mount.log());
+    assert_eq!(changes(&site), sent, "no change was sent before the cluster knew");
+    assert_eq!(site.in_use(&mount), in_use);
+    assert_eq!(site.cluster.minisheep().control("bury"), "left 1\n");
+    load.wait_for_progress();
+    assert!(changes(&site) > sent && !gave_up(), "it was the news, not the time: {}", mount.log());
+    let report = load.finish();
+    report.print_stalls("unnoticed death besides", &[fault]);
+    report.compare(&site.cluster.content(&disk));
+}
+
 /// Reads that a node does not answer are asked again of the one in use, without a new session.
 #[test]
 fn a_holder_that_hangs_with_reads_costs_no_session() {
@@ -287,52 +334,5 @@ fn a_worker_that_is_killed_leaves_all_its_nodes_to_be_watched() {
         mount.log()
     );
     let report = load.finish();
-    report.compare(&site.cluster.content(&disk));
-}
-
-/// `departure.rs`: the worker dies, and a node besides its sheep with it, of which nobody says a
-/// word. The sheep is the same as before, and changes wait all the same until the cluster knows.
-#[test]
-fn changes_wait_for_a_node_that_died_unheard_with_the_worker() {
-    let mut site = Site::start(3);
-    let disk = vdi_for(&site.cluster, Plan::SHARED);
-    let victim = *holders(&site, &disk, Plan::SHARED).last().unwrap();
-    let in_use = (0..3).find(|node| *node != victim).unwrap();
-    let through = site.through(in_use);
-    let mount = Mount::with_volume(&through, &disk, &[]);
-    let load = Registers::start(&mount.volume(&disk), Plan::SHARED);
-    load.wait_for_progress();
-    let used = writes(&site.gateways[victim]);
-    wait_for("changes to go there", || writes(&site.gateways[victim]) > used);
-    site.cluster.minisheep().control("linger");
-    let worker = mount.worker();
-    let fault = Instant::now();
-    nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGSTOP).unwrap();
-    site.gateways[victim].kill();
-    nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGKILL).unwrap();
-    wait_for_swap(&mount, "swaps_worker_died", 0);
-    wait_until_serving(&mount);
-    let alive: Vec<_> = (0..3).filter(|node| *node != victim).collect();
-    let changes = |site: &Site| -> u64 {
-        let of = |node: &usize| {
-            let gateway = &site.gateways[*node];
-            gateway.served("WriteObj") + gateway.served("CreateAndWriteObj")
-        };
-        alive.iter().map(of).sum()
-    };
-    let (sent, asked) = (changes(&site), site.gateways[in_use].served("GetNodeList"));
-    wait_for("looks at the node list", || {
-        site.gateways[in_use].served("GetNodeList") >= asked + 10
-    });
-    wait_for("all writers to wait", || mount.count("in_flight") >= Plan::SHARED.writers);
-    let gave_up = || mount.log().contains("does not notice");
-    assert!(!gave_up(), "this machine is too slow for the 10 s of the hold\n{}", mount.log());
-    assert_eq!(changes(&site), sent, "no change was sent before the cluster knew");
-    assert_eq!(site.in_use(&mount), in_use);
-    assert_eq!(site.cluster.minisheep().control("bury"), "left 1\n");
-    load.wait_for_progress();
-    assert!(changes(&site) > sent && !gave_up(), "it was the news, not the time: {}", mount.log());
-    let report = load.finish();
-    report.print_stalls("unnoticed death besides", &[fault]);
     report.compare(&site.cluster.content(&disk));
 }

@@ -21,10 +21,10 @@ struct Game {
 
 impl Game {
     fn new(sheep: &FakeSheep, io_timeout: Duration, watch: Vec<SocketAddr>) -> Self {
-        Self::leaving(sheep, io_timeout, watch, Vec::new())
+        Self::after(sheep, io_timeout, watch, Vec::new())
     }
 
-    fn leaving(
+    fn after(
         sheep: &FakeSheep,
         io_timeout: Duration,
         watch: Vec<SocketAddr>,
@@ -130,7 +130,7 @@ fn done(wanted: u64) -> impl Fn(&FromWorker) -> bool {
 fn gateways_that_were_left_and_live_are_asked_once_and_home_is_not() {
     let (home, others) = (FakeSheep::start(), [FakeSheep::start(), FakeSheep::start()]);
     let left = vec![others[0].address, home.address, others[1].address];
-    let mut game = Game::leaving(&home, Duration::from_secs(3600), Vec::new(), left);
+    let mut game = Game::after(&home, Duration::from_secs(3600), Vec::new(), left);
     let holds = |game: &Game| game.session.errands.hold(Instant::now()).changes;
     assert!(holds(&game));
     while holds(&game) {
@@ -147,7 +147,7 @@ fn a_gateway_that_refuses_is_looked_for_in_the_node_list() {
     let (home, other) = (FakeSheep::start(), FakeSheep::start());
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let left = vec![dead, other.address];
-    let mut game = Game::leaving(&home, Duration::from_secs(3600), Vec::new(), left);
+    let mut game = Game::after(&home, Duration::from_secs(3600), Vec::new(), left);
     while game.session.errands.hold(Instant::now()).changes {
         game.session.turn().unwrap();
     }
