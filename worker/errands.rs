@@ -3,6 +3,7 @@
 //! [`crate::detection`], [`crate::members`], [`crate::watch`] and
 //! [`crate::departure`]; this carries them out.
 
+use crate::alias::{OwnAddresses, listed_as};
 use crate::departure::{self, Ask, Departure};
 use crate::detection::Detector;
 use crate::frame::Reply;
@@ -74,6 +75,8 @@ pub struct Errands {
     membership: Membership,
     watch: Watch,
     departure: Departure,
+    /// The gateways that were left, as they are asked, and as the cluster has listed them.
+    left: Vec<(SocketAddr, Option<SocketAddr>)>,
     /// Of the nodes that are asked directly.
     detectors: HashMap<SocketAddr, Detector>,
     io_timeout: Duration,
@@ -93,7 +96,8 @@ impl Errands {
             detector: Detector::new(plan.io_timeout),
             membership: Membership::new(cluster.epoch),
             watch: Watch::new(plan.sheep, watched, seed, now),
-            departure: Departure::new(left.take(WATCHED_MAX), now),
+            departure: Departure::new(left.clone().take(WATCHED_MAX), now),
+            left: left.take(WATCHED_MAX).map(|gateway| (gateway, None)).collect(),
             detectors: HashMap::new(),
             io_timeout: plan.io_timeout,
             is_disk_mode: cluster.disk_mode,
@@ -259,20 +263,45 @@ impl Errands {
         };
         let epoch = reply.header.epoch;
         let is_news = self.membership.answered(Some(epoch));
+        let addresses: Vec<_> = nodes.iter().map(|node| node.id.socket_addr()).collect();
+        let own = OwnAddresses::default();
+        let home = listed_as(self.home, &addresses, |ip| own.contain(ip));
         if is_news {
             let by_disks =
                 self.is_disk_mode || have_disks(reply.bytes.len(), reply.header.node().nr_nodes);
-            around.sheep.learn(epoch, Some(&*nodes).filter(|_| !by_disks), around.now);
+            let placed = Some(&*nodes).filter(|_| !by_disks);
+            around.sheep.learn(epoch, placed, home, around.now);
         }
-        let nodes: Vec<SocketAddr> = nodes.iter().map(|node| node.id.socket_addr()).collect();
-        let asked = self.departure.listed(Some((epoch, &nodes)), around.now);
+        self.left_and_watched(epoch, &addresses, (home, &own), around);
+        if is_news {
+            let nodes = addresses.into_iter().take(MEMBERS_MAX).collect();
+            around.out.push(FromWorker::Members { epoch, nodes });
+        }
+    }
+
+    /// What the list says of the sheep that was left, and of those that are watched, which
+    /// may be known by other addresses.
+    fn left_and_watched(
+        &mut self,
+        epoch: u32,
+        nodes: &[SocketAddr],
+        (home, own): (Option<SocketAddr>, &OwnAddresses),
+        around: &mut Around,
+    ) {
+        let find = |asked| listed_as(asked, nodes, |ip| own.contain(ip));
+        for (asked, listed) in &mut self.left {
+            *listed = listed.or_else(|| find(*asked));
+        }
+        let is_there = |listed: Option<SocketAddr>| listed.is_some_and(|at| nodes.contains(&at));
+        let there = self.left.iter().filter(|(_, listed)| is_there(*listed));
+        let as_asked: Vec<_> = there.map(|(asked, _)| *asked).collect();
+        let asked = self.departure.listed(Some((epoch, &as_asked)), around.now);
         self.ask_of_departure(asked, around);
-        for gateway in self.watch.members(&nodes) {
+        for gateway in self.watch.members(nodes, home, find) {
             quiet(gateway, QuietReason::NotMember, around);
         }
-        if is_news {
-            let nodes = nodes.into_iter().take(MEMBERS_MAX).collect();
-            around.out.push(FromWorker::Members { epoch, nodes });
+        for (gateway, listed) in self.watch.listed() {
+            around.sheep.watched_as(gateway, listed);
         }
     }
 
@@ -301,7 +330,7 @@ impl Errands {
 
     fn ask(&mut self, question: Question, around: &mut Around) {
         let now = around.now;
-        let asked = if question.home {
+        let asked = if question.home && question.gateway == self.home {
             Ok(around.sheep.ask(Request::stat(), now))
         } else {
             around.sheep.ask_node(question.gateway, Request::stat(), now + ANSWER_MAX, now)

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod ahead;
+mod alias;
 mod attach;
 mod cache;
 mod connection;

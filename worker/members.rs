@@ -2,13 +2,14 @@
 //!
 //! Each reply carries the epoch of the sheep that gave it, and the epoch counts
 //! changes of the membership (protocol 1.7). So the list is read once at the
-//! beginning and whenever the epoch is another, at most once a second; and now and
+//! beginning and whenever the epoch is another: at once when that epoch is first heard
+//! of, and then once a second until the list has it; and now and
 //! then besides, since nothing is heard while nothing is asked, and who comes back to
 //! the cluster is a candidate again.
 
 use std::time::{Duration, Instant};
 
-/// How often the list is read at most.
+/// How often the list is read when that did not help.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is read when nothing is heard.
 const REFRESH: Duration = Duration::from_secs(10);
@@ -21,13 +22,15 @@ pub struct Membership {
     /// The epoch of the list that was read last.
     read: Option<u32>,
     asked: Option<Instant>,
+    /// The epoch that was heard when it was asked for last.
+    asked_for: u32,
     under_way: bool,
 }
 
 impl Membership {
     /// Nothing was read yet, of a cluster in that epoch.
     pub fn new(epoch: u32) -> Self {
-        Self { heard: epoch, read: None, asked: None, under_way: false }
+        Self { heard: epoch, read: None, asked: None, asked_for: epoch, under_way: false }
     }
 
     /// A reply mentions that epoch. Refusals may say 0, which is none.
@@ -47,6 +50,7 @@ impl Membership {
         let due = self.next_deadline().is_some_and(|at| at.is_none_or(|at| at <= now));
         if due {
             self.asked = Some(now);
+            self.asked_for = self.heard;
             self.under_way = true;
         }
         due
@@ -62,7 +66,12 @@ impl Membership {
 
     /// When the list is to be read, `Some(None)` being at once.
     fn next_deadline(&self) -> Option<Option<Instant>> {
-        let pause = if self.read == Some(self.heard) { REFRESH } else { INTERVAL };
+        let pause = match self.read {
+            Some(read) if read == self.heard => REFRESH,
+            // It is known no longer than that, and nothing may be asked directly until then.
+            Some(_) if self.heard != self.asked_for => Duration::ZERO,
+            Some(_) | None => INTERVAL,
+        };
         (!self.under_way).then(|| self.asked.map(|asked| asked + pause))
     }
 
@@ -103,5 +112,21 @@ mod tests {
         assert!(membership.answered(Some(4)));
         membership.note(0);
         assert_eq!(membership.wake_at(), Some(start + INTERVAL + REFRESH));
+    }
+
+    #[test]
+    fn a_new_epoch_is_looked_up_at_once_and_then_every_second() {
+        let (mut membership, start) = (Membership::new(3), Instant::now());
+        assert!(membership.ask(start));
+        membership.answered(Some(3));
+        membership.note_newer(9);
+        assert!(membership.ask(start), "nothing is asked directly until then");
+        membership.answered(Some(3));
+        membership.note_newer(9);
+        assert!(!membership.ask(start), "that did not help");
+        assert!(membership.ask(start + INTERVAL));
+        membership.answered(Some(3));
+        membership.note_newer(10);
+        assert!(membership.ask(start + INTERVAL));
     }
 }

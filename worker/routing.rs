@@ -29,21 +29,33 @@
 //!   unknown, and the ordinary recovery, with its fence, is the one answer to that.
 //! - **A read may be asked again anywhere**: it changes nothing, and is answered once, by the
 //!   last answer. So a node that was lost while only reads were outstanding costs no session.
-//! - **A node that was cut off is not believed.** A read that was answered in an older epoch
-//!   than the newest heard of is asked again of home, and nothing new goes there until it has
-//!   caught up. A change that such a node has answered is good: its peers refuse what comes
-//!   in an old epoch, so all replicas had it while that epoch was theirs.
+//! - **Home's node list is the only authority on the membership.** Nodes are asked directly
+//!   only while the list is of the newest epoch that anybody mentions ([`Epochs`]). What a
+//!   node read in another epoch than the list's is read again from home.
+//! - **A change that was answered in another epoch than the list's is repeated through home**,
+//!   with the same bytes, before it is given out as done: a node that was cut off, or belongs
+//!   to another part of a cluster that is in pieces, may be alone with it. The node has
+//!   answered, so the first execution is over. The part of which the change is stays under
+//!   way all the while, and nothing that overlaps it, nor anything else on an object that is
+//!   being created, runs beside it ([`crate::volume`]): so nothing newer was answered that
+//!   the second execution could undo, which also makes it good for creates (protocol 8.6).
+//!   What was refused changed nothing, and is not repeated here.
 //! - **Order.** Nothing here orders requests: what must come after an answer is sent after it,
 //!   and an answered write is on all replicas, whichever node is asked next.
 //!
 //! # Which address
 //!
+//! Home may be known by another address than the list has ([`crate::alias`]). The listed node
+//! that it is counts as home here; where that is not known, nothing is asked directly.
+//!
 //! A node may have a second address for traffic between nodes. It listens there for the same
 //! protocol, but that network is the cluster's own, and a client need not reach it, nor
 //! belong there; so clients, the original ones too, use the first address.
 
+mod epochs;
 mod trial;
 
+pub use epochs::Epochs;
 pub use trial::{Trial, Unfit};
 
 use sheepfs::ipc::message::AVOIDED_MAX;
@@ -52,7 +64,7 @@ use sheepfs::ipc::{FromWorker, Route, Routed};
 use sheepfs::wire::ObjectId;
 use sheepfs::wire::cluster::Node;
 use sheepfs::wire::placement::Ring;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
@@ -125,7 +137,12 @@ pub enum Act {
 /// All that is known of whom to ask.
 #[derive(Debug)]
 pub struct Router {
+    /// Home, as it is asked.
     home: SocketAddr,
+    /// Home, as the cluster lists it.
+    listed: Option<SocketAddr>,
+    /// Whether the log says that the list lacks home.
+    said_unlisted: bool,
     /// When the cluster was formatted.
     ctime: u64,
     route: Route,
@@ -135,11 +152,11 @@ pub struct Router {
     addresses: Vec<SocketAddr>,
     known: HashMap<SocketAddr, Known>,
     wanted: VecDeque<SocketAddr>,
-    watched: BTreeSet<SocketAddr>,
+    /// Nodes to be kept away from, with the addresses under which they are listed.
+    watched: BTreeMap<SocketAddr, SocketAddr>,
     /// Nodes that have ended sessions lately: not to be tried before that time.
     avoided: HashMap<SocketAddr, Instant>,
-    /// The newest epoch that anybody mentioned.
-    newest: u32,
+    epochs: Epochs,
     last_opening: u64,
     words: Vec<FromWorker>,
     sweep_at: Option<Instant>,
@@ -153,6 +170,8 @@ impl Router {
     pub fn new(home: SocketAddr, ctime: u64, epoch: u32) -> Self {
         Self {
             home,
+            listed: None,
+            said_unlisted: false,
             ctime,
             route: Route::Gateway,
             nodes_max: 0,
@@ -160,9 +179,9 @@ impl Router {
             addresses: Vec::new(),
             known: HashMap::new(),
             wanted: VecDeque::new(),
-            watched: BTreeSet::new(),
+            watched: BTreeMap::new(),
             avoided: HashMap::new(),
-            newest: epoch,
+            epochs: Epochs::new(epoch),
             last_opening: 0,
             words: Vec::new(),
             sweep_at: None,
@@ -181,7 +200,8 @@ impl Router {
     ) -> Self {
         let left = connections_max.saturating_sub(CONNECTIONS_MIN) as usize;
         let nodes_max = (left / CONNECTIONS_EACH).min(DIRECT_MAX as usize);
-        Self { route, nodes_max, watched: watched.into_iter().collect(), ..self }
+        let watched = watched.into_iter().map(|node| (node, node)).collect();
+        Self { route, nodes_max, watched, ..self }
     }
 
     /// Asks none of those directly for so many milliseconds, whatever the cluster says: a
@@ -196,8 +216,18 @@ impl Router {
     /// Asks in another way from now on.
     pub fn set_route(&mut self, route: Route) {
         self.route = route;
-        if route == Route::Gateway {
-            self.retire(|_| true);
+        match route {
+            Route::Gateway => self.retire(|_| true),
+            Route::Replica => self.say_unlisted(),
+        }
+    }
+
+    /// A watched node is listed under another address.
+    pub fn watched_as(&mut self, node: SocketAddr, listed: SocketAddr) {
+        if let Some(known) = self.watched.get_mut(&node)
+            && std::mem::replace(known, listed) != listed
+        {
+            self.retire(|other| other == listed);
         }
     }
 
@@ -211,10 +241,18 @@ impl Router {
         self.watched.clear();
     }
 
-    /// Takes the cluster's nodes. `None`: where they keep objects can't be computed.
-    pub fn learn(&mut self, epoch: u32, nodes: Option<&[Node]>, now: Instant) {
-        let is_news = epoch != self.newest || self.addresses.is_empty();
-        self.newest = self.newest.max(epoch);
+    /// Takes the cluster's nodes, one of which is home, if it is listed. `None`: where they
+    /// keep objects can't be computed.
+    pub fn learn(
+        &mut self,
+        epoch: u32,
+        nodes: Option<&[Node]>,
+        home: Option<SocketAddr>,
+        now: Instant,
+    ) {
+        let is_news = epoch != self.epochs.of_list();
+        self.epochs.listed(epoch);
+        self.listed = home;
         self.ring = match nodes.map(Ring::new) {
             Some(Ok(ring)) => ring,
             Some(Err(error)) => {
@@ -226,16 +264,31 @@ impl Router {
         self.addresses.clear();
         self.addresses.extend(nodes.into_iter().flatten().map(|node| node.id.socket_addr()));
         let members: BTreeSet<SocketAddr> = self.addresses.iter().copied().collect();
-        self.retire(|node| !members.contains(&node));
+        self.retire(|node| !members.contains(&node) || home.is_none_or(|home| home == node));
         if nodes.is_some() {
             // Whoever comes back under that address is another process.
             self.avoided.retain(|node, _| members.contains(node));
         }
+        self.say_unlisted();
         self.known.retain(|node, known| members.contains(node) || known.is_open());
         if is_news {
             for known in self.known.values_mut() {
                 known.try_soon(now);
             }
+        }
+    }
+
+    /// Says once that all goes through home, and what to do about it.
+    fn say_unlisted(&mut self) {
+        let is_lost = self.listed.is_none() && self.addresses.len() > 1;
+        if is_lost && self.route == Route::Replica && !self.said_unlisted {
+            self.said_unlisted = true;
+            warn!(
+                sheep = %self.home,
+                "the cluster's node list does not have the address of the sheep in use, so no \
+                 other node is asked directly, which is slower; give an address as node/list \
+                 has it"
+            );
         }
     }
 
@@ -249,13 +302,14 @@ impl Router {
         now: Instant,
     ) -> Option<SocketAddr> {
         let mut best: Option<(usize, Option<SocketAddr>)> = None;
-        if self.route == Route::Replica && !self.ring.is_empty() {
+        let is_sure = self.listed.is_some() && self.epochs.is_settled();
+        if self.route == Route::Replica && is_sure && !self.ring.is_empty() {
             let holders = self.ring.holders(oid, copies);
             for holder in holders.as_slice() {
                 let Some(node) = self.addresses.get(usize::from(*holder)).copied() else {
                     continue;
                 };
-                let offer = if node == self.home {
+                let offer = if self.listed == Some(node) {
                     Some((home_load, None))
                 } else {
                     self.offer(node, now).map(|load| (load, Some(node)))
@@ -286,7 +340,7 @@ impl Router {
             None => {}
             Some(_) => return None,
         }
-        let is_barred = self.watched.contains(&node)
+        let is_barred = self.watched.values().any(|watched| *watched == node)
             || self.avoided.get(&node).is_some_and(|until| now < *until);
         let may = self.nodes_max > 0 && !is_barred && can_be_reached(node);
         if may && self.wanted.len() < WANTED_MAX && !self.wanted.contains(&node) {
@@ -304,33 +358,52 @@ impl Router {
         }
     }
 
-    /// A read is asked again of home.
+    /// A request is asked again of home.
     pub fn asked_again(&mut self) {
         self.counted.again += 1;
     }
 
-    /// An answer mentions an epoch; refusals may mention none. Whether it is an old one, in
-    /// which case nothing new goes to that node.
-    pub fn heard(&mut self, node: SocketAddr, epoch: u32) -> bool {
-        if epoch >= self.newest {
-            self.newest = epoch;
-            return false;
+    /// An answer mentions an epoch; refusals may mention none. Whether home's list confirms
+    /// it. Nothing new goes to a node with an older one.
+    pub fn heard(&mut self, node: SocketAddr, epoch: u32, now: Instant) -> bool {
+        self.epochs.node_says(node, epoch, now);
+        let home = self.epochs.of_home();
+        if epoch < home {
+            if epoch != 0 && self.known.get(&node).is_some_and(|known| known.stage == Stage::Ready)
+            {
+                debug!(sheep = %node, epoch, home, "that node is behind its cluster");
+            }
+            self.retire(|other| other == node);
         }
-        if epoch != 0 && self.known.get(&node).is_some_and(|known| known.stage == Stage::Ready) {
-            debug!(sheep = %node, epoch, newest = self.newest, "that node is behind its cluster");
+        self.epochs.is_settled() && epoch == self.epochs.of_list()
+    }
+
+    /// Nodes that were alone with a newer epoch for too long are not asked for a while.
+    fn leave_odd(&mut self, now: Instant) {
+        for node in self.epochs.overdue(now) {
+            let Some(known) = self.known.get_mut(&node) else { continue };
+            warn!(
+                sheep = %node,
+                "a node mentions an epoch that the sheep in use does not hear of: it is not \
+                 asked directly"
+            );
+            if let Stage::Resting(until) = &mut known.stage {
+                *until = now + PAUSE[1];
+            } else {
+                known.rest = Some(PAUSE[1]);
+            }
+            self.retire(|other| other == node);
         }
-        self.retire(|other| other == node);
-        epoch != 0
     }
 
     /// Home mentions an epoch.
     pub fn note_epoch(&mut self, epoch: u32) {
-        self.newest = self.newest.max(epoch);
+        self.epochs.home_says(epoch);
     }
 
-    /// The newest epoch that anybody mentioned.
+    /// The newest epoch that anybody mentions.
     pub fn newest_epoch(&self) -> u32 {
-        self.newest
+        self.epochs.newest()
     }
 
     /// That node refuses what home may not: it rests, longer each time.
@@ -365,6 +438,7 @@ impl Router {
     /// What is to be done now.
     pub fn acts(&mut self, now: Instant) -> Vec<Act> {
         let mut acts = Vec::new();
+        self.leave_odd(now);
         if std::mem::take(&mut self.is_urgent) || self.sweep_at.is_some_and(|at| at <= now) {
             self.sweep(now, &mut acts);
             self.start_trials(now, &mut acts);
@@ -449,12 +523,15 @@ impl Router {
     }
 
     /// One connection of a trial has its answer.
-    pub fn tried(&mut self, node: SocketAddr, trial: &Trial) -> Result<(), Unfit> {
-        let (ctime, newest) = (self.ctime, self.newest);
+    pub fn tried(&mut self, node: SocketAddr, trial: &Trial, now: Instant) -> Result<(), Unfit> {
+        let (ctime, home) = (self.ctime, self.epochs.of_home());
         let Some(known) = self.known.get_mut(&node) else { return Ok(()) };
         let Stage::Trying { unanswered, .. } = &mut known.stage else { return Ok(()) };
-        trial.verdict(ctime, newest)?;
-        self.newest = newest.max(trial.epoch);
+        let verdict = trial.verdict(ctime, home);
+        if matches!(verdict, Ok(()) | Err(Unfit::Ahead)) {
+            self.epochs.node_says(node, trial.epoch, now);
+        }
+        verdict?;
         *unanswered -= 1;
         if *unanswered == 0 {
             self.is_urgent |= !self.wanted.is_empty();
@@ -470,14 +547,14 @@ impl Router {
     pub fn failed(&mut self, node: SocketAddr, why: Unfit, now: Instant) {
         let Some(known) = self.known.get_mut(&node) else { return };
         let pause = match why {
-            Unfit::Behind => PAUSE_BEHIND,
+            Unfit::Behind | Unfit::Ahead => PAUSE_BEHIND,
             Unfit::Lost(_) | Unfit::OtherCluster | Unfit::NotServing => known.next_pause(),
         };
         match (known.stage, why) {
             (Stage::Ready | Stage::Retiring, _) => {
                 info!(sheep = %node, "a node that was asked directly is lost: {why}");
             }
-            (_, Unfit::Behind) => debug!(sheep = %node, "not asked directly: {why}"),
+            (_, Unfit::Behind | Unfit::Ahead) => debug!(sheep = %node, "not asked directly: {why}"),
             _ if !std::mem::replace(&mut known.said, true) => {
                 warn!(
                     sheep = %node,
@@ -501,7 +578,10 @@ impl Router {
 
     /// When [`Self::acts`] has something to do.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        if self.is_urgent { Some(now) } else { self.sweep_at }
+        if self.is_urgent {
+            return Some(now);
+        }
+        self.sweep_at.into_iter().chain(self.epochs.overdue_at()).min()
     }
 
     /// How requests were sent.

@@ -14,6 +14,7 @@ mod peer;
 use crate::connection::{Connection, Stalled, lost};
 use crate::frame::Reply;
 use crate::routing::Router;
+pub use behind::BEHIND_MAX;
 use behind::Behind;
 use peer::{Peer, push};
 use sheepfs::ipc::{Arena, FromWorker, LostReason, Route, Routed, Span};
@@ -65,7 +66,7 @@ enum Class {
     Own,
 }
 
-/// A read, to be asked once more.
+/// A request, to be asked once more.
 type Again = (Request, Option<Span>);
 
 /// A request without an answer.
@@ -74,7 +75,7 @@ struct Flight {
     class: Class,
     /// Who has it, if that is not home, nor a connection besides.
     node: Option<SocketAddr>,
-    /// What to ask home when that node does not answer it well.
+    /// What to ask home when that node's answer does not count.
     again: Option<Again>,
 }
 
@@ -365,9 +366,21 @@ impl Sheep {
 
 /// What the session hears and says of nodes that are asked directly.
 impl Sheep {
-    /// Takes the cluster's nodes; `None`: objects are placed in a way that is not known.
-    pub fn learn(&mut self, epoch: u32, nodes: Option<&[Node]>, now: Instant) {
-        self.router.learn(epoch, nodes, now);
+    /// Takes the cluster's nodes, and which one home is; `None`: objects are placed in a way
+    /// that is not known.
+    pub fn learn(
+        &mut self,
+        epoch: u32,
+        nodes: Option<&[Node]>,
+        home: Option<SocketAddr>,
+        now: Instant,
+    ) {
+        self.router.learn(epoch, nodes, home, now);
+    }
+
+    /// A watched node is listed under another address.
+    pub fn watched_as(&mut self, node: SocketAddr, listed: SocketAddr) {
+        self.router.watched_as(node, listed);
     }
 
     /// Asks in another way from now on.
@@ -388,7 +401,7 @@ impl Sheep {
         }
     }
 
-    /// The newest epoch that anybody mentioned.
+    /// The newest epoch that anybody mentions.
     pub fn newest_epoch(&self) -> u32 {
         self.router.newest_epoch()
     }

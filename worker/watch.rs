@@ -121,8 +121,8 @@ struct Watched {
     patience: Duration,
     /// Of the question that was asked last: late answers to others are dropped.
     number: u64,
-    /// Whether a node list of this session had it.
-    was_member: bool,
+    /// Under which address a node list of this session had it.
+    listed: Option<SocketAddr>,
     /// Whether a try came to its end.
     tried: bool,
 }
@@ -151,7 +151,7 @@ impl Watch {
             rest: if gateway == home { HOME_REST[0] } else { OTHER_REST[0] },
             patience: HOME_ANSWER_MAX,
             number: 0,
-            was_member: false,
+            listed: None,
             tried: false,
         };
         let gateways = gateways.into_iter().map(|gateway| (gateway, watched(gateway))).collect();
@@ -210,20 +210,35 @@ impl Watch {
         Some(quiet)
     }
 
-    /// Takes the cluster's node list; gives the gateways that have left it.
-    pub fn members(&mut self, nodes: &[SocketAddr]) -> Vec<SocketAddr> {
+    /// Takes the cluster's node list, in which `home` is the sheep of this session; gives the
+    /// gateways that have left it.
+    pub fn members(
+        &mut self,
+        nodes: &[SocketAddr],
+        home: Option<SocketAddr>,
+        listed_as: impl Fn(SocketAddr) -> Option<SocketAddr>,
+    ) -> Vec<SocketAddr> {
         let mut gone = Vec::new();
         for (gateway, watched) in &mut self.gateways {
-            let member = nodes.contains(gateway);
-            if watched.was_member && !member && !watched.home {
+            watched.listed = watched.listed.or_else(|| listed_as(*gateway));
+            let Some(listed) = watched.listed else { continue };
+            if home == Some(listed) && !watched.home {
+                watched.is_home();
+            }
+            if !nodes.contains(&listed) && !watched.home {
                 gone.push(*gateway);
             }
-            watched.was_member |= member;
         }
         for gateway in &gone {
             self.gateways.remove(gateway);
         }
         gone
+    }
+
+    /// The gateways that are listed, with the addresses under which they are.
+    pub fn listed(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
+        let all = self.gateways.iter();
+        all.filter_map(|(gateway, watched)| Some((*gateway, watched.listed?)))
     }
 
     /// When [`Self::tick`] has something to do, or the opening ends.
@@ -234,6 +249,18 @@ impl Watch {
 }
 
 impl Watched {
+    /// It is the sheep of this session, under another address. What was asked without a
+    /// window says nothing.
+    fn is_home(&mut self) {
+        let (Stage::Resting(at)
+        | Stage::Emptying(at)
+        | Stage::First(at)
+        | Stage::Gap(at)
+        | Stage::Second(at)) = self.stage;
+        (self.home, self.stage) = (true, Stage::Resting(at));
+        self.number += 1;
+    }
+
     /// `true`: a question is to be asked.
     fn step(&mut self, now: Instant, idle: bool, opening: bool, jitter: &mut u64) -> bool {
         if let Stage::Resting(at) = self.stage

@@ -3,6 +3,7 @@
 
 use crate::cluster::Cluster;
 use crate::mount::Mount;
+use crate::proxy::Proxy;
 use crate::random::Random;
 use crate::register::Registers;
 use crate::register::plan::Plan;
@@ -12,6 +13,7 @@ use crate::tools::wait_for;
 use crate::{KIB, MIB};
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
@@ -53,6 +55,11 @@ fn reads(gateways: &[Gateway]) -> Vec<u64> {
 /// How many requests for data a gateway was sent by a change of it.
 fn writes(gateway: &Gateway) -> u64 {
     gateway.served("WriteObj")
+}
+
+/// The same, creates too.
+fn changes(gateway: &Gateway) -> u64 {
+    writes(gateway) + gateway.served("CreateAndWriteObj")
 }
 
 /// A mount over three gateways, all of which are known and asked.
@@ -192,10 +199,12 @@ fn others_killed_in_turn(row: &str, plan: Plan, times: u64) {
     let mut faults = Vec::new();
     for round in 0..times {
         load.wait_for_progress();
-        let all = victims.len() as u64;
-        wait_for("all nodes to be asked", || mount.count("direct_nodes") == all);
-        random_while(&mut random, std::time::Duration::from_millis(40));
         let victim = victims[round as usize % victims.len()];
+        // While one is away others hold its objects, and are kept for a while: a number of
+        // nodes does not say which these are.
+        let before = changes(&site.gateways[victim]);
+        wait_for("the node to be asked", || changes(&site.gateways[victim]) > before);
+        random_while(&mut random, std::time::Duration::from_millis(40));
         faults.push(Instant::now());
         site.gateways[victim].kill();
         load.wait_for_progress();
@@ -335,4 +344,52 @@ fn a_worker_that_is_killed_leaves_all_its_nodes_to_be_watched() {
     );
     let report = load.finish();
     report.compare(&site.cluster.content(&disk));
+}
+
+/// As when `127.0.0.1` is given and the cluster lists the host's address in its network: the
+/// sheep in use is one node, whatever it is called, also for who watches it later.
+#[test]
+fn the_sheep_in_use_is_no_second_node_under_another_address() {
+    let site = Site::start(3);
+    let disk = site.cluster.vdi("disk", OBJECTS * OBJECT);
+    let (_, port) = site.gateways[0].address().rsplit_once(':').unwrap();
+    let listener = TcpListener::bind(format!("127.0.0.2:{port}")).unwrap();
+    let alias = Proxy::start_on(listener, site.gateways[0].address());
+    let through = Cluster::named(alias.address());
+    let mount = Mount::with_volume(&through, &disk, &[]);
+    let file = filled(&mount, &disk);
+    wait_for_nodes(&mount, &file, 2);
+    let own: Vec<_> = (0..OBJECTS).filter(|object| site.holder(&disk, *object) == 0).collect();
+    let before = alias.bytes();
+    let mut room = vec![0; MIB as usize];
+    for object in &own {
+        file.read_exact_at(&mut room, object * OBJECT + MIB).unwrap();
+    }
+    let asked = own.len() as u64 * MIB;
+    assert!(asked > 0 && alias.bytes() - before >= asked, "asked past the given address");
+    assert_eq!(mount.count("direct_nodes"), 2);
+    let swaps_before = mount.count("swaps_worker_died");
+    nix::sys::signal::kill(mount.worker(), nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_for_swap(&mount, "swaps_worker_died", swaps_before);
+    wait_for_nodes(&mount, &file, 2);
+    assert!(!mount.log().contains("node list does not have"));
+}
+
+/// Nothing tells which node that is, so no second way leads to any.
+#[test]
+fn all_goes_through_a_sheep_that_the_cluster_does_not_list() {
+    let site = Site::start(3);
+    let disk = site.cluster.vdi("disk", OBJECTS * OBJECT);
+    let unlisted = Proxy::start(site.gateways[0].address());
+    let through = Cluster::named(unlisted.address());
+    let mount = Mount::with_volume(&through, &disk, &[]);
+    let file = filled(&mount, &disk);
+    wait_for("the log", || {
+        read_all(&file);
+        mount.log().contains("node list does not have")
+    });
+    assert!(mount.log().contains(unlisted.address()));
+    read_all(&file);
+    assert_eq!(reads(&site.gateways)[1..], [0, 0]);
+    assert_eq!((mount.count("direct_nodes"), swaps(&mount)), (0, 0));
 }

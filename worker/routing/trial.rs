@@ -20,6 +20,9 @@ pub enum Unfit {
     /// It does not know yet what its cluster knows.
     #[error("it is behind its cluster")]
     Behind,
+    /// It knows what home does not know yet.
+    #[error("it is ahead of the sheep in use")]
+    Ahead,
 }
 
 /// A node's answer to the question of [`facts::question`].
@@ -49,13 +52,14 @@ impl Trial {
         Self { said, epoch: said.map_or(0, |facts| facts.epoch) }
     }
 
-    /// Whether that is a node of the cluster of that time, and knows of that epoch.
-    pub fn verdict(&self, ctime: u64, newest: u32) -> Result<(), Unfit> {
+    /// Whether that is a node of the cluster of that time, and is in the epoch that home is in.
+    pub fn verdict(&self, ctime: u64, home: u32) -> Result<(), Unfit> {
         match self.said {
             Err(why) => Err(Unfit::Lost(why)),
             Ok(facts) if !facts.running => Err(Unfit::NotServing),
             Ok(facts) if facts.ctime != ctime => Err(Unfit::OtherCluster),
-            Ok(facts) if facts.epoch < newest => Err(Unfit::Behind),
+            Ok(facts) if facts.epoch < home => Err(Unfit::Behind),
+            Ok(facts) if facts.epoch > home => Err(Unfit::Ahead),
             Ok(_) => Ok(()),
         }
     }

@@ -319,3 +319,14 @@ fn nothing_is_sent_before_the_lock_is_announced_and_noted() {
     game.until(done(1));
     assert_eq!(sheep.count(Opcode::LockVdi), 1);
 }
+
+/// The list has the sheep of this host by one of its addresses, and who left it used another.
+#[test]
+fn the_sheep_that_was_left_is_missed_under_its_listed_address() {
+    let sheep = FakeSheep::start();
+    let left = SocketAddr::from(([127, 0, 0, 2], sheep.address.port()));
+    let long = Duration::from_secs(3600);
+    let mut game = Game::after(&sheep, long, Vec::new(), vec![left]);
+    game.until(members);
+    assert!(game.session.errands.hold(Instant::now()).changes, "it is listed, and refuses");
+}

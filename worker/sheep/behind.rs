@@ -7,6 +7,12 @@
 //! then ([`crate::routing`]); home itself is asked again a little later, and is given up
 //! when it does not come to know.
 //!
+//! Within a session no change was given out as done in an epoch that home did not know
+//! ([`crate::routing`]); but an earlier session's home may have known more than this one's.
+//! A node that is alone with a newer epoch is not believed for as long as it takes until
+//! home is given up ([`crate::routing::Epochs`]): that takes several, so that one broken
+//! node ends no session.
+//!
 //! With one gateway this can't be: what it has answered itself is never newer than it.
 
 use crate::frame::Reply;
@@ -16,7 +22,7 @@ use std::time::{Duration, Instant};
 use tracing::debug;
 
 /// Longer than it takes until all nodes of a cluster have heard of a change.
-const BEHIND_MAX: Duration = Duration::from_secs(5);
+pub const BEHIND_MAX: Duration = Duration::from_secs(5);
 
 /// What is known of that.
 #[derive(Debug, Default)]

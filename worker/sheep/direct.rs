@@ -73,7 +73,7 @@ impl Sheep {
         if let Some(flight) = self.flights.get_mut(&id) {
             flight.node = node.filter(|_| peer.is_some());
             let again = || (waiting.request.clone(), waiting.span);
-            flight.again = (class == Class::Read && flight.node.is_some()).then(again);
+            flight.again = flight.node.is_some().then(again);
         }
         peer.unwrap_or(&mut self.home).enqueue(class, waiting);
     }
@@ -127,7 +127,7 @@ impl Sheep {
         connection.receive(arena, now, came).and(sent)
     }
 
-    /// Takes a node's answer: it counts, or the read is asked again of home.
+    /// Takes a node's answer: it counts, or home is asked again.
     fn judge(
         &mut self,
         node: SocketAddr,
@@ -140,39 +140,43 @@ impl Sheep {
             peer.settle(flight.class);
         }
         if flight.class == Class::Own {
-            if let Err(why) = self.router.tried(node, &Trial::of(&reply)) {
+            if let Err(why) = self.router.tried(node, &Trial::of(&reply), now) {
                 self.drop_node(node);
                 self.router.failed(node, why, now);
             }
             return Ok(());
         }
         self.router.done(node);
-        let is_old = self.router.heard(node, std::mem::take(&mut reply.header.epoch));
+        let is_sure = self.router.heard(node, std::mem::take(&mut reply.header.epoch), now);
         if is_sick(reply.status) {
             self.router.is_sick(node);
         }
-        match flight.again {
-            Some(again) if is_old || !reply.status.is_success() => {
-                self.ask_again(reply.id, again);
+        let is_change = flight.class == Class::Change;
+        // What was refused changed nothing, and is the volume's to judge.
+        let is_done = reply.status.is_success();
+        let repeats = if is_change { is_done && !is_sure } else { !is_done || !is_sure };
+        match flight.again.filter(|_| repeats) {
+            Some(again) => {
+                self.ask_again(reply.id, flight.class, again);
                 Ok(())
             }
-            None if on_object(reply.status) == Verdict::SheepGone => {
+            None if is_change && on_object(reply.status) == Verdict::SheepGone => {
                 // It may have been carried out.
                 Err(Loss { node, reason: LostReason::ShuttingDown })
             }
-            Some(_) | None => {
+            None => {
                 replies.push(reply);
                 Ok(())
             }
         }
     }
 
-    /// A read goes to home, under the same name.
-    fn ask_again(&mut self, id: u32, (request, span): super::Again) {
-        let flight = Flight { class: Class::Read, node: None, again: None };
+    /// A request goes to home, under the same name.
+    fn ask_again(&mut self, id: u32, class: Class, (request, span): super::Again) {
+        let flight = Flight { class, node: None, again: None };
         self.flights.insert(id, flight);
         self.router.asked_again();
-        self.home.enqueue(Class::Read, Waiting { id, request, span, copies: 0 });
+        self.home.enqueue(class, Waiting { id, request, span, copies: 0 });
     }
 
     /// A node is lost: what it answered counts, reads are asked again of home, and what
@@ -210,8 +214,8 @@ impl Sheep {
 
     fn scatter(&mut self, peer: Peer) {
         for id in peer.unanswered() {
-            if let Some(again) = self.flights.remove(&id).and_then(|flight| flight.again) {
-                self.ask_again(id, again);
+            if let Some(Flight { class, again: Some(again), .. }) = self.flights.remove(&id) {
+                self.ask_again(id, class, again);
             }
         }
         let waiting: Vec<_> = peer.into_waiting().collect();

@@ -1,8 +1,11 @@
 //! Ids, places, and nodes besides.
 
 use super::*;
-use crate::fake::FakeSheep;
-use sheepfs::wire::{Status, VdiId};
+use crate::fake::{CTIME, FakeSheep};
+use sheepfs::wire::cluster::NodeId;
+use sheepfs::wire::placement::Ring;
+use sheepfs::wire::request::Extent;
+use sheepfs::wire::{ObjectId, Status, VdiId};
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 
@@ -96,4 +99,121 @@ fn what_home_reads_in_an_old_epoch_is_not_believed() {
     assert_eq!(read(4), Status::NetworkError);
     home.habits.epoch.store(4, Ordering::SeqCst);
     assert_eq!(read(4), Status::Success);
+}
+
+/// Home, and a node that is asked directly.
+struct Pair {
+    home: FakeSheep,
+    other: FakeSheep,
+    sheep: Sheep,
+    arena: Arena,
+    now: Instant,
+}
+
+impl Pair {
+    fn start() -> Self {
+        let (home, other, now) = (FakeSheep::start(), FakeSheep::start(), Instant::now());
+        let mut sheep = Sheep::connect(home.address, CONNECTIONS, 1, now).unwrap();
+        sheep.route_by(Router::new(home.address, CTIME, 1).with(Route::Replica, 64, []));
+        let mut pair = Self { home, other, sheep, arena: Arena::create(4096).unwrap(), now };
+        pair.learn(1);
+        pair.sheep.request(pair.read(), None, 1);
+        while pair.sheep.routed().nodes == 0 {
+            pair.sheep.dispatch(Hold::default(), now);
+            pair.sheep.arrange(now);
+            pair.turn();
+            for word in pair.sheep.take_words() {
+                let FromWorker::Opened { opening, .. } = word else { panic!("{word:?}") };
+                pair.sheep.may_use(opening, now);
+            }
+        }
+        pair
+    }
+
+    fn nodes(&self) -> [Node; 2] {
+        [&self.home, &self.other].map(|fake| {
+            let zone = fake.address.port().into();
+            Node { id: NodeId::new(fake.address), nr_vnodes: 128, zone, space: 0 }
+        })
+    }
+
+    fn learn(&mut self, epoch: u32) {
+        let (nodes, home) = (self.nodes(), self.home.address);
+        self.sheep.learn(epoch, Some(&nodes), Some(home), self.now);
+    }
+
+    /// An object that the other holds.
+    fn object(&self) -> (VdiId, u32) {
+        let (ring, vid) = (Ring::new(&self.nodes()).unwrap(), VdiId::new(7).unwrap());
+        let is_others =
+            |index: &u32| ring.holders(ObjectId::data(vid, *index), 1).as_slice() == [1];
+        (vid, (0..1_000).find(is_others).unwrap())
+    }
+
+    fn read(&self) -> Request {
+        let (vid, index) = self.object();
+        Request::read(vid, index, Extent::new(0, 4, 22).unwrap())
+    }
+
+    fn write(&self) -> Request {
+        let (vid, index) = self.object();
+        Request::write_bytes(vid, index, Extent::new(0, 4, 22).unwrap(), vec![1; 4]).unwrap()
+    }
+
+    fn turn(&mut self) -> Vec<Reply> {
+        let mut replies = Vec::new();
+        self.sheep.flush(&self.arena, self.now).unwrap();
+        for id in self.sheep.watched().map(|(id, _, _)| id).collect::<Vec<_>>() {
+            self.sheep.ready(id, &self.arena, self.now, &mut replies).unwrap();
+        }
+        replies
+    }
+
+    /// How many such requests home and the other were sent for one.
+    fn serve(&mut self, request: Request, opcode: Opcode) -> [usize; 2] {
+        let counts = |pair: &Self| [&pair.home, &pair.other].map(|fake| fake.count(opcode));
+        let before = counts(self);
+        let id = self.sheep.request(request, None, 1);
+        let replies = loop {
+            self.sheep.dispatch(Hold::default(), self.now);
+            let replies = self.turn();
+            if replies.iter().any(|reply| reply.id == id) {
+                break replies;
+            }
+        };
+        assert!(replies.iter().all(|reply| reply.status == Status::Success));
+        let after = counts(self);
+        [after[0] - before[0], after[1] - before[1]]
+    }
+}
+
+#[test]
+fn what_is_answered_in_the_epoch_of_homes_list_is_good() {
+    let mut pair = Pair::start();
+    assert_eq!(pair.serve(pair.write(), Opcode::WriteObj), [0, 1]);
+    assert_eq!(pair.serve(pair.read(), Opcode::ReadObj), [0, 1]);
+    assert_eq!(pair.sheep.routed().again, 0);
+}
+
+/// A change that another part of the cluster has taken may be lost with it.
+#[test]
+fn what_is_answered_in_another_epoch_is_done_once_more_by_home() {
+    for epoch in [4, 2] {
+        let mut pair = Pair::start();
+        pair.home.habits.epoch.store(3, Ordering::SeqCst);
+        pair.learn(3);
+        pair.other.habits.epoch.store(epoch, Ordering::SeqCst);
+        assert_eq!(pair.serve(pair.write(), Opcode::WriteObj), [1, 1], "epoch {epoch}");
+        assert_eq!(pair.sheep.routed().again, 1);
+        assert_eq!(pair.serve(pair.write(), Opcode::WriteObj), [1, 0], "it is not asked any more");
+        let mut pair = Pair::start();
+        pair.other.habits.epoch.store(epoch - 2, Ordering::SeqCst);
+        let home = pair.home.count(Opcode::ReadObj);
+        pair.sheep.request(pair.read(), None, 1);
+        while pair.home.count(Opcode::ReadObj) == home {
+            pair.sheep.dispatch(Hold::default(), pair.now);
+            pair.turn();
+        }
+        assert_eq!(pair.sheep.routed().again, 1, "epoch {epoch}");
+    }
 }

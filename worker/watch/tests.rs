@@ -184,8 +184,43 @@ fn tries_become_rarer() {
 #[test]
 fn a_member_that_left_is_quiet_and_a_stranger_is_not() {
     let mut game = Game::new(address(2));
-    assert!(game.watch.members(&[address(1)]).is_empty());
-    assert!(game.watch.members(&[address(1), address(2)]).is_empty());
-    assert_eq!(game.watch.members(&[address(1)]), [address(2)]);
+    assert!(members(&mut game, &[address(1)]).is_empty());
+    assert!(members(&mut game, &[address(1), address(2)]).is_empty());
+    assert_eq!(members(&mut game, &[address(1)]), [address(2)]);
     assert_eq!(game.watch.next_deadline(game.now), None);
+}
+
+/// Nobody is known by another address than the list has.
+fn members(game: &mut Game, nodes: &[SocketAddr]) -> Vec<SocketAddr> {
+    let listed = |asked| nodes.contains(&asked).then_some(asked);
+    game.watch.members(nodes, Some(address(1)), listed)
+}
+
+/// Its counter counts what this session asks: a window is needed.
+#[test]
+fn the_sheep_of_this_session_is_known_by_any_address() {
+    let mut game = Game::new(address(9));
+    let before = game.next(false);
+    assert!(!before.home && !game.watch.holds(game.now + OPENING_MAX));
+    let gone = game.watch.members(&[address(1)], Some(address(1)), |_| Some(address(1)));
+    assert!(gone.is_empty());
+    assert_eq!(game.watch.listed().collect::<Vec<_>>(), [(address(9), address(1))]);
+    assert_eq!(game.hear(before, Heard::Active(0)), None);
+    let first = game.next(true);
+    assert_eq!((first.gateway, first.home), (address(9), true));
+    assert!(game.watch.holds(game.now));
+    assert_eq!(game.hear(first, Heard::Active(0)), None);
+    let second = game.next(true);
+    assert_eq!(game.hear(second, Heard::Active(0)), Some(QuietReason::Drained));
+}
+
+#[test]
+fn one_that_left_is_quiet_under_the_address_that_was_asked() {
+    let mut game = Game::new(address(9));
+    let both = [address(1), address(2)];
+    let of = |asked| (asked == address(9)).then_some(address(2));
+    assert!(game.watch.members(&both, Some(address(1)), of).is_empty());
+    // Whom it is taken for by now does not count.
+    let gone = game.watch.members(&both[..1], Some(address(1)), |_| Some(address(1)));
+    assert_eq!(gone, [address(9)]);
 }

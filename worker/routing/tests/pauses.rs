@@ -9,7 +9,7 @@ fn a_node_that_is_avoided_is_not_tried_before_its_time() {
     let router = Router::new(address(HOME), CTIME, 3).with(Route::Replica, 64, []);
     game.router = router.avoiding(&[(address(1), 5_000)], game.now);
     for epoch in [3, 4] {
-        game.router.learn(epoch, Some(&nodes(2)), game.now);
+        game.router.learn(epoch, Some(&nodes(2)), Some(address(HOME)), game.now);
         game.want();
         assert!(game.acts().is_empty());
         game.now += Duration::from_millis(2_500);
@@ -25,7 +25,7 @@ fn a_node_that_was_away_meanwhile_is_not_avoided() {
     game.router = router.avoiding(&[(address(1), 5_000)], game.now);
     for (epoch, count) in [(3, 2), (4, 1), (5, 2)] {
         assert!(game.acts().is_empty());
-        game.router.learn(epoch, Some(&nodes(count)), game.now);
+        game.router.learn(epoch, Some(&nodes(count)), Some(address(HOME)), game.now);
         game.want();
     }
     assert_eq!(game.acts(), [Act::Try(address(1))]);
