@@ -24,8 +24,8 @@
 //!   it does, what was changed and not answered is fenced at home and at all of these, and
 //!   each must be quiet before newer changes to the object may go. A node that is watched for
 //!   that is not asked directly until it is quiet, so its counter is never kept up by us.
-//! - **A change is never sent twice by one worker.** When a node is lost that has not answered
-//!   a change, the session ends, as if home was lost: whether the change was carried out is
+//! - **A change without an answer is never sent again by its worker.** When a node is lost that
+//!   has not answered one, the session ends, as if home was lost: whether the change was carried out is
 //!   unknown, and the ordinary recovery, with its fence, is the one answer to that.
 //! - **A read may be asked again anywhere**: it changes nothing, and is answered once, by the
 //!   last answer. So a node that was lost while only reads were outstanding costs no session.
@@ -53,11 +53,14 @@
 //! belong there; so clients, the original ones too, use the first address.
 
 mod epochs;
+mod known;
+mod life;
 mod trial;
 
 pub use epochs::Epochs;
 pub use trial::{Trial, Unfit};
 
+use known::{Known, Stage};
 use sheepfs::ipc::message::AVOIDED_MAX;
 use sheepfs::ipc::route::{CONNECTIONS_MIN, DIRECT_MAX};
 use sheepfs::ipc::{FromWorker, Route, Routed};
@@ -67,61 +70,13 @@ use sheepfs::wire::placement::Ring;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 /// Connections to a node that is asked directly.
 pub const CONNECTIONS_EACH: usize = 2;
 
-/// How long a node may take to connect and answer.
-const TRIAL_MAX: Duration = Duration::from_secs(2);
-/// How many are tried at once.
-const TRIALS_MAX: usize = 8;
 /// How many may wait for their trial.
 const WANTED_MAX: usize = 32;
-/// Before a node is tried again: at first, and at most.
-const PAUSE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
-/// After so long a use without a failure, the next pause is the first again.
-const PROVEN: Duration = Duration::from_secs(60);
-/// The same of one that only had an older epoch.
-const PAUSE_BEHIND: Duration = Duration::from_secs(1);
-/// After so long without a request its connections are closed.
-const IDLE_MAX: Duration = Duration::from_secs(45);
-/// When there is no room, one that was idle for so long makes room for another.
-const IDLE_FULL: Duration = Duration::from_secs(5);
-/// How often it is looked for idle ones.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
-
-/// Where a node stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Its connections are asked a question each; so many have not answered.
-    Trying { until: Instant, unanswered: usize },
-    /// It answers, and the supervisor was told, under that number.
-    Announced(u64),
-    /// It is asked directly.
-    Ready,
-    /// Nothing new goes there; it is closed when all is answered.
-    Retiring,
-    /// It can't be used, and is not tried before that time.
-    Resting(Instant),
-}
-
-#[derive(Debug)]
-struct Known {
-    stage: Stage,
-    /// Requests that it has, or that wait for a place there.
-    load: usize,
-    /// When it was asked last.
-    used: Instant,
-    /// Since when it was asked directly, the last time that it was.
-    since: Instant,
-    /// The next pause after a failure.
-    pause: Duration,
-    /// The pause when it is closed; `None`: it is only behind.
-    rest: Option<Duration>,
-    /// Whether the log says that it can't be used.
-    said: bool,
-}
 
 /// What is to be done with connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -378,24 +333,6 @@ impl Router {
         self.epochs.is_settled() && epoch == self.epochs.of_list()
     }
 
-    /// Nodes that were alone with a newer epoch for too long are not asked for a while.
-    fn leave_odd(&mut self, now: Instant) {
-        for node in self.epochs.overdue(now) {
-            let Some(known) = self.known.get_mut(&node) else { continue };
-            warn!(
-                sheep = %node,
-                "a node mentions an epoch that the sheep in use does not hear of: it is not \
-                 asked directly"
-            );
-            if let Stage::Resting(until) = &mut known.stage {
-                *until = now + PAUSE[1];
-            } else {
-                known.rest = Some(PAUSE[1]);
-            }
-            self.retire(|other| other == node);
-        }
-    }
-
     /// Home mentions an epoch.
     pub fn note_epoch(&mut self, epoch: u32) {
         self.epochs.home_says(epoch);
@@ -404,171 +341,6 @@ impl Router {
     /// The newest epoch that anybody mentions.
     pub fn newest_epoch(&self) -> u32 {
         self.epochs.newest()
-    }
-
-    /// That node refuses what home may not: it rests, longer each time.
-    pub fn is_sick(&mut self, node: SocketAddr) {
-        self.retire(|other| other == node);
-        if let Some(known) = self.known.get_mut(&node)
-            && known.stage == Stage::Retiring
-            && known.rest.is_none()
-        {
-            known.rest = Some(known.next_pause());
-        }
-    }
-
-    fn retire(&mut self, which: impl Fn(SocketAddr) -> bool) {
-        for (node, known) in &mut self.known {
-            if known.stage == Stage::Ready && which(*node) {
-                known.stage = Stage::Retiring;
-                self.is_urgent = true;
-            }
-        }
-    }
-
-    /// The supervisor has noted what was said under that number.
-    pub fn may_use(&mut self, opening: u64, now: Instant) {
-        let announced = |known: &&mut Known| known.stage == Stage::Announced(opening);
-        if let Some(known) = self.known.values_mut().find(announced) {
-            known.stage = Stage::Ready;
-            (known.since, known.used, known.rest) = (now, now, None);
-        }
-    }
-
-    /// What is to be done now.
-    pub fn acts(&mut self, now: Instant) -> Vec<Act> {
-        let mut acts = Vec::new();
-        self.leave_odd(now);
-        if std::mem::take(&mut self.is_urgent) || self.sweep_at.is_some_and(|at| at <= now) {
-            self.sweep(now, &mut acts);
-            self.start_trials(now, &mut acts);
-        }
-        acts
-    }
-
-    /// Closes what is idle or empty, and gives up on trials that take too long.
-    fn sweep(&mut self, now: Instant, acts: &mut Vec<Act>) {
-        let mut closed = Vec::new();
-        let mut next = now + SWEEP_EVERY;
-        for (node, known) in &mut self.known {
-            match known.stage {
-                Stage::Trying { until, .. } if until <= now => acts.push(Act::GiveUp(*node)),
-                Stage::Trying { until, .. } => next = next.min(until),
-                Stage::Ready if known.load == 0 && known.used + IDLE_MAX <= now => {
-                    closed.push(*node);
-                }
-                Stage::Retiring if known.load == 0 => closed.push(*node),
-                Stage::Ready | Stage::Retiring | Stage::Announced(_) | Stage::Resting(_) => {}
-            }
-        }
-        for node in closed {
-            self.close(node, now, acts);
-        }
-        self.sweep_at = self.known.values().any(Known::is_open).then_some(next);
-    }
-
-    fn close(&mut self, node: SocketAddr, now: Instant, acts: &mut Vec<Act>) {
-        let Some(known) = self.known.get_mut(&node) else { return };
-        let was_retiring = known.stage == Stage::Retiring;
-        acts.push(Act::Close(node));
-        self.words.push(FromWorker::Closed { node });
-        if was_retiring {
-            known.stage = Stage::Resting(now + known.rest.take().unwrap_or(PAUSE_BEHIND));
-        } else if known.is_proven() || known.pause == PAUSE[0] {
-            self.known.remove(&node);
-        } else {
-            // It may be tried at once, but how it failed before is not forgotten.
-            known.stage = Stage::Resting(now);
-        }
-    }
-
-    fn start_trials(&mut self, now: Instant, acts: &mut Vec<Act>) {
-        while let Some(node) = self.wanted.pop_front() {
-            if self.trials() >= TRIALS_MAX {
-                self.wanted.push_front(node);
-                return;
-            }
-            if self.open() >= self.nodes_max {
-                match self.least_needed(now) {
-                    Some(idle) => self.close(idle, now, acts),
-                    None => return self.wanted.clear(),
-                }
-            }
-            let stage = Stage::Trying { until: now + TRIAL_MAX, unanswered: CONNECTIONS_EACH };
-            let pause = PAUSE[0];
-            let new =
-                Known { stage, load: 0, used: now, since: now, pause, rest: None, said: false };
-            self.known.entry(node).and_modify(|known| known.stage = stage).or_insert(new);
-            let until = now + TRIAL_MAX;
-            self.sweep_at = Some(self.sweep_at.map_or(until, |at| at.min(until)));
-            acts.push(Act::Try(node));
-        }
-    }
-
-    fn trials(&self) -> usize {
-        let tried = |known: &&Known| matches!(known.stage, Stage::Trying { .. });
-        self.known.values().filter(tried).count()
-    }
-
-    fn open(&self) -> usize {
-        self.known.values().filter(|known| known.is_open()).count()
-    }
-
-    /// The node that was idle for longest, if that was long.
-    fn least_needed(&self, now: Instant) -> Option<SocketAddr> {
-        let idle = self.known.iter().filter(|(_, known)| {
-            known.stage == Stage::Ready && known.load == 0 && known.used + IDLE_FULL <= now
-        });
-        idle.min_by_key(|(_, known)| known.used).map(|(node, _)| *node)
-    }
-
-    /// One connection of a trial has its answer.
-    pub fn tried(&mut self, node: SocketAddr, trial: &Trial, now: Instant) -> Result<(), Unfit> {
-        let (ctime, home) = (self.ctime, self.epochs.of_home());
-        let Some(known) = self.known.get_mut(&node) else { return Ok(()) };
-        let Stage::Trying { unanswered, .. } = &mut known.stage else { return Ok(()) };
-        let verdict = trial.verdict(ctime, home);
-        if matches!(verdict, Ok(()) | Err(Unfit::Ahead)) {
-            self.epochs.node_says(node, trial.epoch, now);
-        }
-        verdict?;
-        *unanswered -= 1;
-        if *unanswered == 0 {
-            self.is_urgent |= !self.wanted.is_empty();
-            self.last_opening += 1;
-            known.stage = Stage::Announced(self.last_opening);
-            self.words.push(FromWorker::Opened { node, opening: self.last_opening });
-        }
-        Ok(())
-    }
-
-    /// Its connections are closed: it is lost, or can't be used. No change is outstanding
-    /// there.
-    pub fn failed(&mut self, node: SocketAddr, why: Unfit, now: Instant) {
-        let Some(known) = self.known.get_mut(&node) else { return };
-        let pause = match why {
-            Unfit::Behind | Unfit::Ahead => PAUSE_BEHIND,
-            Unfit::Lost(_) | Unfit::OtherCluster | Unfit::NotServing => known.next_pause(),
-        };
-        match (known.stage, why) {
-            (Stage::Ready | Stage::Retiring, _) => {
-                info!(sheep = %node, "a node that was asked directly is lost: {why}");
-            }
-            (_, Unfit::Behind | Unfit::Ahead) => debug!(sheep = %node, "not asked directly: {why}"),
-            _ if !std::mem::replace(&mut known.said, true) => {
-                warn!(
-                    sheep = %node,
-                    "a node can't be asked directly, its objects are asked of the sheep in use: {why}"
-                );
-            }
-            _ => debug!(sheep = %node, "still not asked directly: {why}"),
-        }
-        if matches!(known.stage, Stage::Announced(_) | Stage::Ready | Stage::Retiring) {
-            self.words.push(FromWorker::Closed { node });
-        }
-        known.stage = Stage::Resting(now + pause);
-        (known.load, known.rest) = (0, None);
-        self.is_urgent |= !self.wanted.is_empty();
     }
 
     /// What the supervisor is to be told.
@@ -588,35 +360,6 @@ impl Router {
     pub fn counted(&self) -> Routed {
         let ready = self.known.values().filter(|known| known.stage == Stage::Ready).count();
         Routed { nodes: u32::try_from(ready).unwrap_or(u32::MAX), ..self.counted }
-    }
-}
-
-impl Known {
-    /// Whether it has connections.
-    fn is_open(&self) -> bool {
-        !matches!(self.stage, Stage::Resting(_))
-    }
-
-    /// Whether it was used for long without a failure.
-    fn is_proven(&self) -> bool {
-        self.used.saturating_duration_since(self.since) >= PROVEN
-    }
-
-    /// It has failed: how long it rests.
-    fn next_pause(&mut self) -> Duration {
-        if matches!(self.stage, Stage::Ready | Stage::Retiring) && self.is_proven() {
-            self.pause = PAUSE[0];
-            self.said = false;
-        }
-        let next = (2 * self.pause).min(PAUSE[1]);
-        std::mem::replace(&mut self.pause, next)
-    }
-
-    /// The cluster has changed: perhaps it can be used now.
-    fn try_soon(&mut self, now: Instant) {
-        if let Stage::Resting(until) = &mut self.stage {
-            *until = now.min(*until);
-        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Who is asked: chosen, tried, announced, left.
 
+use super::known::{PAUSE, PROVEN};
+use super::life::*;
 use super::*;
 use sheepfs::ipc::{ClusterFacts, LostReason};
 use sheepfs::wire::cluster::NodeId;
