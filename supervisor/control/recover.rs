@@ -46,8 +46,9 @@ pub struct Recovery {
     pub(super) with_control: bool,
     /// Whether the lost worker's words made no sense.
     pub(super) nonsense: bool,
-    /// Whom the worker was told to ask for objects when it was sent to its sheep.
-    told_route: Route,
+    /// What the worker was told when it was sent to its sheep: bytes of object cache, and
+    /// whom to ask for objects.
+    told: (u64, Route),
     /// Whether the log says already that no candidate answers.
     is_said: bool,
 }
@@ -113,7 +114,7 @@ impl Control {
         let cache_bytes = self.cache_bytes();
         let left = self.recovery.departed.left_for(sheep, now);
         let route = self.route;
-        self.recovery.told_route = route;
+        self.recovery.told = (cache_bytes, route);
         let avoid = self.recovery.avoided.told(now);
         self.effects.push(Effect::Connect { generation, sheep, cache_bytes, left, route, avoid });
         self.shared.known().since = now;
@@ -137,10 +138,7 @@ impl Control {
         tracing::info!(worker = generation, %sheep, epoch = cluster.epoch, "connected");
         self.life = Life::Resuming { generation, until: now + RESUME_TIME };
         self.publish();
-        if self.recovery.told_route != self.route {
-            // It was changed while there was nobody to tell.
-            self.send(ToWorker::SetRoute { route: self.route });
-        }
+        self.tell_changed_settings();
         self.ask_again(now);
         for name in std::mem::take(&mut self.attach_at_start) {
             if self.is_starting() {
@@ -150,6 +148,17 @@ impl Control {
             }
         }
         self.start_goes_on(0);
+    }
+
+    /// What was changed while there was nobody to tell.
+    fn tell_changed_settings(&mut self) {
+        let (told, now) = (self.recovery.told, (self.cache_bytes(), self.route));
+        if told.0 != now.0 {
+            self.send(ToWorker::SetCache { cache_bytes: now.0 });
+        }
+        if told.1 != now.1 {
+            self.send(ToWorker::SetRoute { route: now.1 });
+        }
     }
 
     /// The candidate does not answer; the worker can try the next one.

@@ -423,18 +423,24 @@ fn rubbish_from_the_worker_is_survived() {
 
 /// A worker on its way to its sheep has no session to be told in, and must hear of it then.
 #[test]
-fn a_route_that_is_changed_while_a_worker_connects_is_told_when_it_has() {
+fn a_setting_that_is_changed_while_a_worker_connects_is_told_when_it_has() {
     let mut running = Loop::running();
     running.is_gone(KILLED);
     assert_eq!(running.connects(), [(2, 7000)]);
     let caller = running.write(WritableFile::Route, "gateway");
     assert_eq!(running.answer(caller), Some(Answer::Done));
+    let caller = running.write(WritableFile::ObjectCache, "1");
+    assert_eq!(running.answer(caller), Some(Answer::Done));
     assert!(running.sent().is_empty());
     running.reach();
-    assert_eq!(running.sent(), [ToWorker::SetRoute { route: Route::Gateway }]);
+    let sent = running.sent();
+    assert!(matches!(sent[0], ToWorker::SetCache { cache_bytes } if cache_bytes > 0), "{sent:?}");
+    assert_eq!(sent[1..], [ToWorker::SetRoute { route: Route::Gateway }]);
     running.is_gone(KILLED);
     running.sent();
     running.connect();
-    let again = |message: &ToWorker| matches!(message, ToWorker::SetRoute { .. });
+    let again = |message: &ToWorker| {
+        matches!(message, ToWorker::SetRoute { .. } | ToWorker::SetCache { .. })
+    };
     assert!(!running.sent().iter().any(again), "it was told when it was sent off");
 }
