@@ -1,8 +1,8 @@
 //! What the supervisor and the worker say to each other.
 //!
 //! Two things are shared between the processes, both made by the supervisor and
-//! inherited by the worker: a `SOCK_SEQPACKET` socketpair, where one datagram is
-//! one message, and an arena, a piece of memory that holds the payload of reads
+//! inherited by the worker: a `SOCK_SEQPACKET` socketpair, where a datagram holds
+//! whole messages, mostly one, and an arena, a piece of memory that holds the payload of reads
 //! and writes. A message names a place in the arena; the bytes never travel.
 //!
 //! | module | what it holds |

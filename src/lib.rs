@@ -15,16 +15,15 @@
 //! - The **supervisor** (`sheepfs`) owns the mount, the tree, the control files,
 //!   the arena and the table of requests in flight. It opens no network
 //!   connection, so its control files answer when no sheep is alive.
-//! - The **worker** (`sheepfs-worker`) owns the connections to one sheep, what is
-//!   known of the attached VDIs' indexes, and the object cache. It opens no file
-//!   and holds nothing that can't be lost. It lives for one sheep session: when
-//!   its sheep is gone it says so and ends, and the supervisor starts another.
+//! - The **worker** (`sheepfs-worker`) owns the connections to its sheep, called home,
+//!   and to other nodes that hold objects; what is known of the attached VDIs' indexes;
+//!   the object cache, and what is read ahead. It opens no file and holds nothing that
+//!   can't be lost. It lives for one session: when home is gone, or a node that had
+//!   changes of ours, it says so and ends, and the supervisor starts another.
 //! - The **keeper** is the process that `sheepfs MOUNTPOINT` leaves in the background. It
 //!   starts the supervisor and, when that dies, the next one; it keeps the descriptors
 //!   that it is given, and does nothing else. They speak the protocol that services
 //!   speak with systemd (sd_notify(3)).
-//! - The **keeper** is what stays of `sheepfs` in the background where no systemd does
-//!   its work: it holds the device and the state, and starts the supervisor again.
 //! - **minisheep** ([`minisheep`]) is a sheep of one node that keeps objects in a
 //!   directory: for a first try, for tests, for benchmarks. Gateways in front of it
 //!   ([`minisheep::gateway`]) pass for the nodes of a cluster. Its command-line twin
@@ -42,7 +41,9 @@
 //!    The thread returns at once: no FUSE thread ever waits.
 //! 2. The worker cuts the range at object borders. Each part looks at its index
 //!    entry, which is read from the inode in pages of 4 KiB when first needed: 0
-//!    is zeros, anything else a `READ_OBJ` of the owner's object (protocol 8.2).
+//!    is zeros; what is cached, or was read ahead, is there already; anything else is
+//!    a `READ_OBJ` of the owner's object (protocol 8.2), which goes to a node that holds
+//!    it when one can be asked directly, and to home otherwise (the worker's `routing`).
 //! 3. The reply's payload is received from TCP straight into the slot. When all
 //!    parts are there, a [`ipc::FromWorker::Done`] names the request.
 //! 4. The supervisor looks it up in the table, replies to the kernel from the
@@ -70,10 +71,10 @@
 //! | --- | --- |
 //! | the worker | its death is waited for, its last words are heard; the spare worker connects to the same sheep, opens the volumes by their vids, and is told again of every request that has no answer |
 //! | the sheep | the worker says so and ends; as above, on the next candidate |
+//! | another node that is asked directly | with reads only, they are asked again elsewhere; with changes, as when the worker dies |
 //! | the network, or a sheep that hangs | a request without progress for the I/O time-out and a probe that fails too are taken for the sheep's death |
 //! | the supervisor | systemd or the keeper has the open `/dev/fuse` and the state, and starts the next one with both; the kernel delivers again what was not answered; the worker died too, so it goes on as after that |
 //! | the keeper | nothing, until the supervisor dies as well |
-//! | the keeper | nothing: the supervisor goes on |
 //!
 //! Applications see a pause. What makes that true, in the order in which it happens:
 //!
@@ -99,8 +100,8 @@
 //! 5. **Replay.** Requests go back to the queue they came from, where they are the
 //!    oldest. A write that overlaps an unanswered one was never sent, so the order
 //!    does not matter; a create is repeated only while nothing else can have been
-//!    answered for its object.
-//!
+//!    answered for its object. An entry that the dead worker may have written in part
+//!    is written once more before such a write is answered.
 //! 6. **A new supervisor** does the same, with what the dead one has left: the state, in
 //!    memory that outlives it (the supervisor's `state` module says what and when). It
 //!    checks all of it first, gives fuser the recorded handshake, has the kernel deliver
@@ -129,6 +130,7 @@
 //! | slot, span | a leased piece of the arena |
 //! | tag | names a request between supervisor and worker |
 //! | generation | counts workers |
+//! | home | the sheep of a session, as its worker sees it beside the nodes that it asks directly |
 //! | candidate | a sheep that may be tried |
 //! | spare | a worker that waits for an address |
 //! | orphan | a request of a dead worker that may still run on its gateway |
