@@ -18,6 +18,19 @@ fn dying() -> Run {
     run
 }
 
+/// A worker that follows one which has allocated the first block.
+fn allocated_before() -> Run {
+    let mut run = dying();
+    let mut sup = Supervisor::default();
+    sup.listen(&run);
+    run.write(1, 0, 512, 1);
+    run.settle();
+    run.engine = Engine::new(0, true);
+    sup.resume(&mut run);
+    run.settle();
+    run
+}
+
 /// A write of 512 bytes to the first block that the kernel would deliver again.
 fn write(run: &mut Run, sup: &mut Supervisor, tag: u64) {
     let span = slot(tag, 512);
@@ -128,14 +141,7 @@ fn an_entry_that_is_newer_than_what_is_remembered_counts() {
 /// Its gateway may have died when only the node that is asked now had it.
 #[test]
 fn an_entry_that_an_earlier_worker_wrote_is_written_again_before_a_repeated_write_is_done() {
-    let mut run = dying();
-    let mut sup = Supervisor::default();
-    sup.listen(&run);
-    run.write(1, 0, 512, 1);
-    run.settle();
-    run.engine = Engine::new(0, true);
-    sup.resume(&mut run);
-    run.settle();
+    let mut run = allocated_before();
     let before = run.cluster.updates;
     let write = |tag: u64, again| {
         let span = super::slot(tag, 512);
@@ -159,14 +165,7 @@ fn an_entry_that_an_earlier_worker_wrote_is_written_again_before_a_repeated_writ
 #[test]
 fn an_entry_that_was_written_again_is_counted_once_by_a_snapshot() {
     for late in [false, true] {
-        let mut run = dying();
-        let mut sup = Supervisor::default();
-        sup.listen(&run);
-        run.write(1, 0, 512, 1);
-        run.settle();
-        run.engine = Engine::new(0, true);
-        sup.resume(&mut run);
-        run.settle();
+        let mut run = allocated_before();
         let span = super::slot(2, 512);
         run.tell(ToWorker::Write { tag: Tag(2), volume: VOLUME, offset: 0, span, again: true });
         while !run.cluster.sent.iter().any(|sent| is_update(&sent.request.header(0))) {

@@ -96,11 +96,14 @@ impl Volume {
     pub(super) fn repaired(&mut self, io: &mut Io) {
         let Phase::Reloading(reload) = &mut self.phase else { return };
         if let Some(lost) = reload.lost.pop_front() {
+            let was_lost = reload.index.get(lost.block) != Some(lost.owner.get());
             reload.index.set(lost.block, lost.owner.get());
             reload.checked.push(Allocation { at: io.now, ..lost });
             let allocation = ipc::Allocation { block: lost.block, owner: lost.owner.get() };
             io.out.push(FromWorker::Allocated { volume: self.id, allocation });
-            tracing::warn!(volume = %self.name, block = lost.block, "repaired an index entry that a snapshot had lost");
+            if was_lost {
+                tracing::warn!(volume = %self.name, block = lost.block, "repaired an index entry that a snapshot had lost");
+            }
         }
         self.repair_or_read_on(io);
     }
