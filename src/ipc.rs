@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`message`] | the messages, one type for each direction |
 //! | [`failure`] | why something was not done, and its errno |
+//! | [`errand`] | what may become of VDIs besides their data |
 //! | [`channel`] | the socket, typed by direction |
 //! | [`arena`] | the shared memory |
 //! | [`route`] | whom requests for objects are sent to |
@@ -16,6 +17,7 @@
 
 pub mod arena;
 pub mod channel;
+pub mod errand;
 pub mod failure;
 pub mod inherited;
 pub mod message;
@@ -24,6 +26,7 @@ pub mod slots;
 
 pub use arena::{Arena, RawSpan, Span};
 pub use channel::{Channel, ChannelError, SupervisorEnd, WorkerEnd};
+pub use errand::{Errand, Mark, NewShape};
 pub use failure::Failure;
 pub use message::{
     Allocation, CacheUsage, ClusterFacts, FromWorker, Gateways, LostReason, Query, QuietReason,

@@ -29,6 +29,8 @@ mod heartbeat;
 mod inout;
 mod leaving;
 mod life;
+mod line;
+mod manage;
 pub mod outage;
 mod parked;
 pub mod poison;
@@ -139,6 +141,8 @@ pub struct Control {
     begun_before: BTreeSet<VolumeName>,
     /// Who waits for a volume to be closed, to detach it.
     closing: Vec<closing::Closing>,
+    /// Where requests of errands may still be under way.
+    held: manage::Held,
     totals: Totals,
     effects: Vec<Effect>,
 }
@@ -205,6 +209,7 @@ impl Control {
             fenced_until: None,
             begun_before: BTreeSet::new(),
             closing: Vec::new(),
+            held: manage::Held::default(),
             totals: Totals::default(),
             effects: Vec::new(),
         }
@@ -228,6 +233,9 @@ impl Control {
             Input::Resolved(number, found) => self.resolved(number, found, now),
             Input::Open(caller, file) => self.open_report(caller, file, now),
             Input::Write(caller, file, bytes) => self.control_write(caller, file, &bytes, now),
+            Input::Grow(caller, (name, size), number) => {
+                self.grow(caller, (name.as_str(), size), number, now);
+            }
             Input::Space(caller) => self.ask_space(caller, now),
             Input::Mounted => self.mounted(),
             Input::NotMounted(failed) => self.end(Err(failed), now),
@@ -255,6 +263,7 @@ impl Control {
             self.ending_deadline(),
             self.leaving_deadline(),
             self.closing_deadline(),
+            self.managed_deadline(),
         ];
         own.into_iter().flatten().chain(self.waits.next_deadline()).min()
     }
@@ -271,6 +280,7 @@ impl Control {
             tracing::error!("no sheep has served for too long; requests fail until one does");
             self.effects.push(Effect::FailData);
         }
+        self.tick_managed(now);
         self.tick_closing(now);
         self.tick_leaving(now);
         self.tick_ending(now);

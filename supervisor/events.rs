@@ -4,12 +4,17 @@
 //! FUSE threads put the kernel's owned reply into an event and return at once;
 //! the loop, or the answer it waits for, completes it (hazard 32).
 
+use crate::attr::Look;
 use crate::candidates::ResolveError;
 use crate::uniques::Noted;
-use fuser::{Errno, FileHandle, ReplyData, ReplyOpen, ReplyStatfs, ReplyWrite, RequestId};
+use crate::volumes::Volume;
+use fuser::{
+    Errno, FileHandle, ReplyAttr, ReplyData, ReplyOpen, ReplyStatfs, ReplyWrite, RequestId,
+};
 use sheepfs::ipc::{FromWorker, Query};
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 /// A file of the tree that holds a report about the cluster.
@@ -30,6 +35,25 @@ pub enum WritableFile {
     Route,
     /// `config/sheep_info`: the sheep to fail over to.
     SheepInfo,
+    /// What changes which VDIs there are.
+    Life(LifeFile),
+}
+
+/// A file of `vdi/` that changes which VDIs there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LifeFile {
+    /// `vdi/create`
+    Create,
+    /// `vdi/delete`
+    Delete,
+    /// `vdi/snapshot`
+    Snapshot,
+    /// `vdi/clone`
+    Clone,
+    /// `vdi/rollback`
+    Rollback,
+    /// `vdi/resize`
+    Resize,
 }
 
 /// What happened.
@@ -73,6 +97,21 @@ pub enum Event {
         noted: Noted,
         /// Completed with the length of `bytes`, or an errno.
         reply: ReplyWrite,
+    },
+    /// Somebody truncates a volume to more than it has.
+    Grow {
+        /// Which.
+        volume: Arc<Volume>,
+        /// Bytes.
+        size: u64,
+        /// The kernel's number of the request.
+        request: RequestId,
+        /// To be dropped with the answer.
+        noted: Noted,
+        /// Completed with its attributes, which follow from whose it is.
+        reply: ReplyAttr,
+        /// That.
+        look: Look,
     },
     /// Somebody asked for the space of the file system.
     StatFs {

@@ -78,7 +78,7 @@ impl Filesystem for SheepFs {
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -94,7 +94,7 @@ impl Filesystem for SheepFs {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        self.change(ino, setattr::Change { mode, uid, gid, size }, reply);
+        self.change(req, ino, setattr::Change { mode, uid, gid, size }, reply);
     }
 
     fn readlink(&self, _req: &Request, _ino: INodeNo, reply: ReplyData) {

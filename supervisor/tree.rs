@@ -5,7 +5,7 @@
 //! tree stays valid across supervisors and versions: a number once given to a
 //! file here is never given to another one.
 
-use crate::events::{ReportFile, WritableFile};
+use crate::events::{LifeFile, ReportFile, WritableFile};
 use crate::settings::LocalFile;
 use fuser::FileType;
 use sheepfs::ipc::Query;
@@ -38,6 +38,8 @@ pub enum File {
     Mount,
     /// `vdi/unmount`
     Unmount,
+    /// What changes which VDIs there are.
+    Life(LifeFile),
 }
 
 impl File {
@@ -46,6 +48,7 @@ impl File {
         match self {
             Self::Mount => Some(WritableFile::Mount),
             Self::Unmount => Some(WritableFile::Unmount),
+            Self::Life(file) => Some(WritableFile::Life(file)),
             Self::Local(LocalFile::PageCache) => Some(WritableFile::PageCache),
             Self::Local(LocalFile::ObjectCache) => Some(WritableFile::ObjectCache),
             Self::Local(LocalFile::Route) => Some(WritableFile::Route),
@@ -158,7 +161,7 @@ const fn file(ino: u64, parent: u64, name: &'static str, file: File) -> Item {
     Item { ino, parent, name, node: Node::File(file) }
 }
 
-static TREE: [Item; 17] = [
+static TREE: [Item; 23] = [
     dir(ROOT_INO, "", Dir::Root),
     dir(2, "cluster", Dir::Cluster),
     dir(3, "node", Dir::Node),
@@ -176,6 +179,12 @@ static TREE: [Item; 17] = [
     file(24, 6, "object_cache", File::Local(LocalFile::ObjectCache)),
     file(25, 6, "status", File::Local(LocalFile::Status)),
     file(26, 6, "route", File::Local(LocalFile::Route)),
+    file(30, 4, "create", File::Life(LifeFile::Create)),
+    file(31, 4, "delete", File::Life(LifeFile::Delete)),
+    file(32, 4, "snapshot", File::Life(LifeFile::Snapshot)),
+    file(33, 4, "clone", File::Life(LifeFile::Clone)),
+    file(34, 4, "rollback", File::Life(LifeFile::Rollback)),
+    file(35, 4, "resize", File::Life(LifeFile::Resize)),
 ];
 
 fn dots(cookie: u64, ino: u64, name: &str) -> DirEntry {
@@ -205,11 +214,12 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_tree_of_the_original_with_a_status_and_a_route() {
+    fn it_is_the_tree_of_the_original_and_what_it_lacks() {
         assert_eq!(names(1, 0), [".", "..", "cluster", "node", "vdi", "volume", "config"]);
         assert_eq!(names(2, 0), [".", "..", "info"]);
         assert_eq!(names(3, 0), [".", "..", "list", "info"]);
-        assert_eq!(names(4, 0), [".", "..", "list", "mount", "unmount"]);
+        let life = ["create", "delete", "snapshot", "clone", "rollback", "resize"];
+        assert_eq!(names(4, 0), [&[".", "..", "list", "mount", "unmount"], &life[..]].concat());
         assert_eq!(names(5, 0), [".", "..", "alpha", "alpha:one"]);
         let config = [".", "..", "sheep_info", "page_cache", "object_cache", "status", "route"];
         assert_eq!(names(6, 0), config);
@@ -245,6 +255,7 @@ mod tests {
         assert_eq!(mode(1, "volume"), 0o755);
         assert_eq!((mode(2, "info"), mode(6, "status")), (0o444, 0o444));
         assert_eq!((mode(4, "mount"), mode(4, "unmount")), (0o200, 0o200));
+        assert_eq!((mode(4, "create"), mode(4, "delete")), (0o200, 0o200));
         assert_eq!((mode(6, "page_cache"), mode(6, "object_cache")), (0o644, 0o644));
         assert_eq!(mode(6, "route"), 0o644);
         assert_eq!(mode(6, "sheep_info"), 0o600);

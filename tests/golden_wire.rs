@@ -159,8 +159,9 @@ fn our_new_vdi(header: &RequestHeader, payload: &[u8]) -> Option<Request> {
         block_size_shift: fields.block_size_shift,
         base: fields.base_vdi_id,
         snapshot: fields.snapid == 1,
+        store_policy: fields.store_policy,
     };
-    (fields.store_policy == 0 && fields.snapid < 2).then(|| Request::new_vdi(&name, &new))
+    (fields.snapid < 2).then(|| Request::new_vdi(&name, &new))
 }
 
 fn named(header: &RequestHeader, payload: &[u8]) -> Option<VdiRef> {

@@ -125,6 +125,7 @@ fn minisheep() -> Minisheep {
         block_size_shift: 20,
         base: 0,
         snapshot: false,
+        store_policy: 0,
     };
     Wire::connect(sheep.address()).new_vdi("disk", &new);
     sheep

@@ -1,6 +1,8 @@
 //! The worker's one owner of state: messages and replies go in, requests and
 //! messages come out, and nothing in here waits.
 
+mod managing;
+
 use crate::ahead::Ahead;
 use crate::attach::{self, Attach};
 use crate::cache::Cache;
@@ -13,6 +15,7 @@ use crate::resume::{Resume, Wanted};
 use crate::volume::objects::Kind;
 use crate::volume::recent::Allocation;
 use crate::volume::{Transfer, Volume, Wait};
+use managing::Managed;
 use sheepfs::ipc::{
     self, Arena, CacheUsage, Failure, FromWorker, LostReason, RawSpan, Tag, ToWorker, VolumeId,
 };
@@ -34,6 +37,8 @@ pub enum Waiter {
     Resume(Tag),
     /// A query.
     Query(Tag, Part),
+    /// An errand.
+    Managed(Tag),
 }
 
 /// All state of a worker that has a sheep.
@@ -45,6 +50,7 @@ pub struct Engine {
     /// What earlier workers allocated, of volumes still to be resumed.
     remembered: HashMap<VolumeId, Vec<ipc::Allocation>>,
     queries: HashMap<Tag, QueryRun>,
+    managed: BTreeMap<Tag, Managed>,
     waiters: HashMap<u32, Waiter>,
     cache: Cache,
     ahead: Ahead,
@@ -78,6 +84,7 @@ impl Engine {
             resumes: HashMap::new(),
             remembered: HashMap::new(),
             queries: HashMap::new(),
+            managed: BTreeMap::new(),
             waiters: HashMap::new(),
             cache: Cache::new(cache_bytes, shared),
             ahead: Ahead::default(),
@@ -138,6 +145,8 @@ impl Engine {
                 self.forget_gone(volume);
             }
             ToWorker::SetCache { cache_bytes } => self.cache.resize(cache_bytes),
+            ToWorker::Manage { tag, errand, begun } => self.manage(tag, errand, begun, around),
+            ToWorker::GoOn { tag } => self.go_on(tag, around),
         }
     }
 
@@ -235,11 +244,13 @@ impl Engine {
                 };
                 self.forget_gone(id);
                 self.sweep_pages();
+                self.tell_paused(around);
                 going
             }
             Some(Waiter::Attach(tag)) => self.attach_replied(tag, reply, around),
             Some(Waiter::Resume(tag)) => self.resume_replied(tag, reply, around),
             Some(Waiter::Query(tag, part)) => self.query_replied(tag, part, reply, around),
+            Some(Waiter::Managed(tag)) => self.managed_replied(tag, reply, around),
             None => false,
         };
         if going { Err(LostReason::ShuttingDown) } else { Ok(()) }
@@ -328,6 +339,8 @@ impl Engine {
                 volume.tick(&mut io);
             }
         }
+        self.tell_paused(around);
+        self.tick_managed(around);
         self.settle_deadlines();
         self.ahead.expire(around.now);
         self.tell_usage(around);
@@ -361,6 +374,7 @@ impl Engine {
             .chain(attaches)
             .chain(resumes)
             .chain(self.usage_deadline())
+            .chain(self.managed_deadline())
             .chain(self.ahead.deadline())
             .min()
     }

@@ -22,6 +22,7 @@ mod facts;
 mod fake;
 mod frame;
 mod index_pages;
+mod life;
 mod link;
 mod locks;
 mod members;

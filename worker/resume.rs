@@ -78,6 +78,11 @@ impl Resume {
         self.wanted.volume
     }
 
+    /// The vid that it was.
+    pub fn vid(&self) -> VdiId {
+        self.vid
+    }
+
     /// When [`Self::tick`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.delayed

@@ -26,6 +26,7 @@ mod readahead;
 pub mod recent;
 pub mod reload;
 mod repair;
+mod rest;
 mod streams;
 mod stripe;
 mod updates;
@@ -115,6 +116,8 @@ pub struct Transfer {
 #[derive(Debug)]
 enum Phase {
     Serving,
+    /// An errand wants nothing to be under way.
+    Resting,
     /// The vid became a snapshot; what is on the wire is waited for.
     Draining,
     /// The new vid is being found.
@@ -162,6 +165,10 @@ pub struct Volume {
     /// How often in a row a page of the index was refused.
     refusals: u32,
     phase: Phase,
+    /// Whether it is to rest as soon as it can.
+    pausing: bool,
+    /// Its size before it grew.
+    grown_from: Option<u64>,
     detaching: Option<Tag>,
     /// Whether the header was looked at for the detach.
     looked: bool,
@@ -199,6 +206,8 @@ impl Volume {
             rewritten: BTreeSet::new(),
             refusals: 0,
             phase: Phase::Serving,
+            pausing: false,
+            grown_from: None,
             detaching: None,
             looked: false,
             next_part: 0,
@@ -277,7 +286,7 @@ impl Volume {
         match self.phase {
             Phase::Failed(failure) => Some(failure),
             _ if kind == Kind::Write && self.header.is_snapshot() => Some(Failure::ReadOnly),
-            Phase::Serving | Phase::Draining | Phase::Reloading(_) => None,
+            Phase::Serving | Phase::Resting | Phase::Draining | Phase::Reloading(_) => None,
         }
     }
 
@@ -381,7 +390,7 @@ impl Volume {
     fn failure(&self) -> Option<Failure> {
         match self.phase {
             Phase::Failed(failure) => Some(failure),
-            Phase::Serving | Phase::Draining | Phase::Reloading(_) => None,
+            Phase::Serving | Phase::Resting | Phase::Draining | Phase::Reloading(_) => None,
         }
     }
 
@@ -415,7 +424,7 @@ impl Volume {
         let reload = match &self.phase {
             Phase::Reloading(reload) => reload.delayed_until(),
             Phase::Serving => self.recent.next_check(),
-            Phase::Draining | Phase::Failed(_) => None,
+            Phase::Resting | Phase::Draining | Phase::Failed(_) => None,
         };
         let parts = self.objects.values().filter_map(ObjectQueue::delayed_until).min();
         let flushes = self.barriers.delayed_until();
@@ -424,6 +433,9 @@ impl Volume {
 
     /// Starts what waits for the wire to be empty.
     fn settle(&mut self, io: &mut Io) {
+        if self.pausing && matches!(self.phase, Phase::Serving) {
+            self.phase = Phase::Resting;
+        }
         let idle = self.on_wire == 0 && self.updates.is_idle();
         if idle && matches!(self.phase, Phase::Draining) {
             self.begin_reload(io);

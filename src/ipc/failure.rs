@@ -69,6 +69,32 @@ pub enum Failure {
     /// A message named a place outside the volume or the arena.
     #[error("the request lies outside the volume or the arena")]
     OutOfBounds,
+    /// Another VDI or snapshot has that name already.
+    #[error("there is one of that name already")]
+    Exists,
+    /// The VDI is a volume here.
+    #[error("the VDI is attached here; write its name to vdi/unmount first")]
+    Attached,
+    /// A VDI never shrinks.
+    #[error("the VDI is larger than that already, and a VDI cannot shrink")]
+    Shrinks,
+    /// More blocks than an index holds.
+    #[error("a VDI of blocks of 2^{shift} bytes has at most 2^{} bytes", shift + 20)]
+    TooLarge {
+        /// log2 of its blocks.
+        shift: u8,
+    },
+    /// More than any VDI can have.
+    #[error("a hyper volume has at most 2^54 bytes")]
+    TooLargeForAny,
+    /// Hyper volumes have no snapshots.
+    #[error("a hyper volume can have no snapshots")]
+    NoSnapshots,
+    /// The server could not store the VDI's inode.
+    #[error(
+        "the cluster could not write the VDI's inode; it may be full, or have too few living nodes"
+    )]
+    NotStored,
 }
 
 impl Failure {
@@ -85,6 +111,12 @@ impl Failure {
             Self::ReadOnly => Errno::EROFS,
             Self::Unusable(cause) => inode_errno(cause),
             Self::OutOfBounds => Errno::EINVAL,
+            Self::Exists => Errno::EEXIST,
+            Self::Attached => Errno::EBUSY,
+            Self::Shrinks => Errno::EPERM,
+            Self::TooLarge { .. } | Self::TooLargeForAny => Errno::EFBIG,
+            Self::NoSnapshots => Errno::EOPNOTSUPP,
+            Self::NotStored => Errno::EIO,
             Self::Replaced
             | Self::LockLost
             | Self::ObjectLost
@@ -108,6 +140,8 @@ impl Failure {
             Status::NoSpace | Status::FullVdi => Self::NoSpace,
             Status::Readonly => Self::ReadOnly,
             Status::NoObj => Self::ObjectLost,
+            Status::VdiExist => Self::Exists,
+            Status::VdiWrite | Status::BaseVdiWrite => Self::NotStored,
             other => Self::Refused(other.code()),
         }
     }

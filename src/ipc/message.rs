@@ -14,6 +14,7 @@ pub use facts::{
 pub use report::{Query, Report};
 
 use super::arena::RawSpan;
+use super::errand::{Errand, Mark};
 use super::failure::Failure;
 use super::route::{Route, Routed};
 use crate::wire::name::VolumeName;
@@ -200,6 +201,20 @@ pub enum ToWorker {
         /// Which one.
         opening: u64,
     },
+    /// Do something with a VDI besides reading and writing it.
+    Manage {
+        /// Answered by [`FromWorker::Done`].
+        tag: Tag,
+        /// What.
+        errand: Errand,
+        /// What an earlier worker, which may have done all of it, was about to change.
+        begun: Option<Mark>,
+    },
+    /// A [`FromWorker::Begun`] is written down where it outlives the supervisor too.
+    GoOn {
+        /// Which errand.
+        tag: Tag,
+    },
 }
 
 /// From the worker to the supervisor.
@@ -352,5 +367,19 @@ pub enum FromWorker {
     Routed {
         /// So.
         routed: Routed,
+    },
+    /// An errand is about to change something, and waits for [`ToWorker::GoOn`].
+    Begun {
+        /// Which errand.
+        tag: Tag,
+        /// What it changes.
+        mark: Mark,
+    },
+    /// A volume has grown.
+    Grown {
+        /// The volume.
+        volume: VolumeId,
+        /// Bytes.
+        size: u64,
     },
 }

@@ -177,7 +177,7 @@ impl Update {
         let beyond = |(block, _, new): (u32, u32, u32)| new != 0 && u64::from(block) >= blocks;
         let broken = [
             (Rule::IndexShape, !self.whole),
-            (Rule::IndexEmpty, unchanged(&|owner| owner == 0)),
+            (Rule::IndexEmpty, !self.clears() && unchanged(&|owner| owner == 0)),
             (Rule::IndexInherited, unchanged(&|owner| owner != 0 && owner != own)),
             (Rule::IndexBounds, self.entries().any(beyond)),
             (Rule::IndexBeforeObject, self.names_missing(sheep, Life::of(&request.header))),
@@ -185,6 +185,15 @@ impl Update {
         for (rule, _) in broken.into_iter().filter(|(_, broken)| *broken) {
             sheep.broken(rule, request);
         }
+    }
+
+    /// Whether it clears all from a used entry to a used entry, as is done to a VDI that is
+    /// deleted.
+    fn clears(&self) -> bool {
+        let is_used = |entry: &[u8]| entry != [0; 4];
+        let mut old = self.old.chunks_exact(4);
+        let ends = (old.next().is_some_and(is_used), old.next_back().is_none_or(is_used));
+        ends == (true, true) && self.new.iter().all(|byte| *byte == 0)
     }
 
     /// The blocks whose entries may be repeated unchanged, for this is an update sent again: those

@@ -66,7 +66,8 @@ rules! {
     IndexBeforeObject = "index_before_object",
     /// An index write that repeats inherited entries (protocol 8.7).
     IndexInherited = "index_inherited",
-    /// An index write that repeats empty entries.
+    /// An index write that repeats empty entries, and does not clear all from a
+    /// used one to a used one.
     IndexEmpty = "index_empty",
     /// An index write that is not made of whole entries, or leaves the index (protocol 8.7).
     IndexShape = "index_shape",

@@ -7,6 +7,8 @@
 //! place from an [`Extent`] that was checked against the object's size, and
 //! copies are always 0.
 
+mod manage;
+
 use super::cluster;
 use super::header::{ClusterFields, ObjFields, RequestHeader, VdiFields, flags};
 use super::inode::{
@@ -110,6 +112,8 @@ pub struct NewVdi {
     pub base: u32,
     /// Turn the working VDI into a snapshot and go on in a new one.
     pub snapshot: bool,
+    /// 0 an array for an index, 1 a tree (protocol 5).
+    pub store_policy: u8,
 }
 
 impl Request {
@@ -292,6 +296,7 @@ impl Request {
             copies: new.copies,
             copy_policy: new.copy_policy,
             block_size_shift: new.block_size_shift,
+            store_policy: new.store_policy,
             snapid: u32::from(new.snapshot),
             ..VdiFields::default()
         };

@@ -79,6 +79,8 @@ impl Control {
                 self.send(ToWorker::Detach { tag, volume: gone.id });
             }
             Work::Query { query, .. } => self.send(ToWorker::Query { tag, query }),
+            // They have their turn.
+            Work::Manage(_) => {}
         }
     }
 
@@ -107,6 +109,7 @@ impl Control {
                     !wait.callers.is_empty() || self.lock_sent.contains_key(id)
                 }
                 Work::Detach { .. } | Work::Query { .. } => true,
+                Work::Manage(managed) => managed.begun.is_some() || !wait.callers.is_empty(),
             };
             if !is_wanted {
                 self.waits.finish(tag);
@@ -134,6 +137,7 @@ impl Control {
                 self.lock_sent.remove(&id);
                 self.refuse(what, Refusal::Interrupted, wait.callers, now);
             }
+            Work::Manage(_) => self.refuse(what, Refusal::Interrupted, wait.callers, now),
             Work::Resume { .. } => {}
         }
     }

@@ -34,6 +34,16 @@ impl Attempt {
         Self::with(volume, format!("follow {volume} to its new vid"))
     }
 
+    /// Letting it grow.
+    pub fn grow(volume: &VolumeName) -> Self {
+        Self::with(volume, format!("let {volume} grow"))
+    }
+
+    /// An errand, in words, and the VDI that it is about.
+    pub fn errand(what: String, target: &str) -> Self {
+        Self { what, volume: VolumeName::parse(target.as_bytes()).ok() }
+    }
+
     fn with(volume: &VolumeName, what: String) -> Self {
         Self { what, volume: Some(volume.clone()) }
     }
@@ -52,6 +62,7 @@ impl From<&Work> for Attempt {
             Work::Resume { name, .. } => Self::attach_again(name),
             Work::Detach { gone, .. } => Self::detach(&gone.name),
             Work::Query { query, .. } => super::waits::file_of(*query).into(),
+            Work::Manage(managed) => super::manage::attempt(&managed.errand),
         }
     }
 }

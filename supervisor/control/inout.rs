@@ -40,8 +40,11 @@ pub enum Input {
     Resolved(u64, Result<Vec<SocketAddr>, ResolveError>),
     /// A report is wanted.
     Open(Caller, ReportFile),
-    /// Somebody wrote that to a control file.
-    Write(Caller, WritableFile, Vec<u8>),
+    /// Somebody wrote that to a control file, with the kernel's number of the request.
+    Write(Caller, (WritableFile, u64), Vec<u8>),
+    /// Somebody truncates the volume of that name to more bytes than it has, with the kernel's
+    /// number of the request.
+    Grow(Caller, (VolumeName, u64), u64),
     /// The space of the cluster is wanted.
     Space(Caller),
     /// [`Effect::Mount`] went well.
@@ -161,6 +164,15 @@ pub enum Effect {
     VolumeAttached(VolumeId, VolumeName),
     /// Whether requests of a volume must wait, since the worker does not have it.
     VolumeAbsent(VolumeId, bool),
+    /// That volume has another size.
+    VolumeGrown(VolumeId),
+    /// A control write for which nobody waits is answered so, if it is delivered again.
+    Answered {
+        /// The kernel's number of it.
+        number: u64,
+        /// 0: it is done.
+        errno: i32,
+    },
     /// Requests of that volume fail: its VDI is another one.
     VolumeReplaced(VolumeId),
     /// That request kills workers: it fails.

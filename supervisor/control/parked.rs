@@ -1,10 +1,15 @@
 //! The kernel's replies that wait for the control loop.
 
 use super::{Answer, Totals};
+use crate::attr::{Look, VOLUME_TTL};
 use crate::events::fuse_errno;
 use crate::texts::{CONTROL_OPEN, Texts, slice};
-use fuser::{Errno, FileHandle, ReplyData, ReplyOpen, ReplyStatfs, ReplyWrite, RequestId};
+use crate::volumes::Volume;
+use fuser::{
+    Errno, FileHandle, ReplyAttr, ReplyData, ReplyOpen, ReplyStatfs, ReplyWrite, RequestId,
+};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The unit in which `df` is told the space.
 const STATFS_BLOCK_LEN: u32 = 4096;
@@ -22,6 +27,8 @@ pub enum Parked {
     Write(ReplyWrite, u32, RequestId),
     /// Of a question for the cluster's space.
     Space(ReplyStatfs),
+    /// Of a change of a volume's size; whose it is.
+    Grow(ReplyAttr, Arc<Volume>, Look),
 }
 
 impl Parked {
@@ -37,6 +44,9 @@ impl Parked {
             }
             (Self::Write(reply, len, _), Answer::Done) => reply.written(len),
             (Self::Space(reply), Answer::Space(totals)) => answer_space(reply, totals),
+            (Self::Grow(reply, volume, look), Answer::Done) => {
+                reply.attr(&VOLUME_TTL, &look.of_volume(&volume));
+            }
             (parked, Answer::Refused(errno)) => parked.refuse(fuse_errno(errno)),
             (parked, Answer::Done | Answer::Text(_) | Answer::Space(_)) => {
                 parked.refuse(Errno::EIO);
@@ -50,6 +60,7 @@ impl Parked {
             Self::Read(reply, ..) => reply.error(errno),
             Self::Write(reply, ..) => reply.error(errno),
             Self::Space(reply) => reply.error(errno),
+            Self::Grow(reply, ..) => reply.error(errno),
         }
     }
 }

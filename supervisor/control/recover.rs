@@ -170,6 +170,7 @@ impl Control {
         if reason == LostReason::Refused {
             // Whatever process had requests of ours there is dead.
             let how = QuietReason::Gone;
+            self.errands_quiet(sheep);
             self.effects.push(Effect::Quiet { generation, gateway: sheep, how });
         }
         let took = now.saturating_duration_since(self.shared.known().since);
@@ -301,6 +302,7 @@ impl Control {
         self.recovery.with_control = !self.waits.is_empty();
         let gateways = self.take_gateways(gateway);
         self.recovery.departed.session_lost(&gateways, now);
+        self.hold_errands(&gateways, now);
         self.effects.push(Effect::DataLost { generation, gateways, death });
         self.interrupt(death, now);
         self.life = Life::BackingOff { until: now, worker: None };

@@ -1,6 +1,7 @@
 //! Why something that a user asked for was not done: the errno for the program,
 //! and the words for the log and `config/status`.
 
+use super::line::LineError;
 use nix::errno::Errno;
 use sheepfs::address::AddressError;
 use sheepfs::ipc::route::NoRoute;
@@ -84,6 +85,12 @@ pub enum Refusal {
     /// Too much waits for the worker already.
     #[error("too many requests wait for the cluster already")]
     TooMany,
+    /// What was written to a file of `vdi/` means nothing.
+    #[error(transparent)]
+    Line(#[from] LineError),
+    /// The VDI is being deleted, or put back to a snapshot.
+    #[error("the VDI is being deleted or rolled back just now")]
+    Going,
     /// The mount ends.
     #[error("sheepfs is stopping")]
     Stopping,
@@ -94,6 +101,7 @@ impl Refusal {
     pub fn errno(self) -> Errno {
         match self {
             Self::Name(_)
+            | Self::Line(_)
             | Self::Switch
             | Self::Route(_)
             | Self::Address(_)
@@ -106,7 +114,7 @@ impl Refusal {
             Self::TimedOut | Self::SheepTimedOut => Errno::ETIMEDOUT,
             Self::NotConnected | Self::Interrupted => Errno::EHOSTUNREACH,
             Self::NotAttached => Errno::ENOENT,
-            Self::Open | Self::Attaching | Self::OtherName => Errno::EBUSY,
+            Self::Open | Self::Attaching | Self::OtherName | Self::Going => Errno::EBUSY,
             Self::BadFacts | Self::BadReport => Errno::EIO,
             Self::TooMany => Errno::EAGAIN,
             Self::Stopping => Errno::ESHUTDOWN,

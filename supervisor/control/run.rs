@@ -18,7 +18,7 @@ use crate::attr::Look;
 use crate::datapath::{DataPath, ParkedReply};
 use crate::events::{Event, Events};
 use crate::exit::Failed;
-use crate::handles::Handles;
+use crate::handles::{Handles, number_of};
 use crate::link::Link;
 use crate::mount::{Mount, MountOptions, MountPoint};
 use crate::notify::Manager;
@@ -106,7 +106,8 @@ pub struct Shell {
 impl Shell {
     /// Nothing runs yet.
     pub fn new(parts: Parts, wishes: Wishes) -> Self {
-        let control = Control::new(Arc::clone(&parts.shared), wishes, Instant::now());
+        let mut control = Control::new(Arc::clone(&parts.shared), wishes, Instant::now());
+        control.set_fence_time(parts.fence_time);
         Self::with(parts, control)
     }
 
@@ -200,8 +201,16 @@ impl Shell {
                         parked.complete(answer, &self.texts);
                         Input::Tick
                     }
-                    None => Input::Write(self.park(parked, noted), file, bytes),
+                    None => {
+                        let line = (file, number_of(request));
+                        Input::Write(self.park(parked, noted), line, bytes)
+                    }
                 }
+            }
+            Event::Grow { volume, size, request, noted, reply, look } => {
+                let name = volume.name.clone();
+                let caller = self.park(Parked::Grow(reply, volume, look), noted);
+                Input::Grow(caller, (name, size), number_of(request))
             }
             Event::StatFs { noted, reply } => Input::Space(self.park(Parked::Space(reply), noted)),
             Event::Worker { generation, message } => Input::Worker(generation, message),
@@ -277,6 +286,8 @@ impl Shell {
                 return Some(Input::Unanswered(death, tags));
             }
             Effect::Leave(how) => self.leave(how),
+            // It is noted before the state is saved.
+            Effect::Answered { .. } => {}
             other => self.perform_on_data(other),
         }
         None
@@ -296,6 +307,7 @@ impl Shell {
             Effect::VolumeAttached(id, name) => self.data.volume_attached(id, name),
             Effect::VolumeAbsent(id, absent) => self.data.volume_absent(id, absent),
             Effect::VolumeReplaced(id) => self.volume_replaced(id),
+            Effect::VolumeGrown(id) => self.volume_grown(id),
             Effect::Poison(tag) => self.data.poison(tag),
             Effect::RefuseNew(refuse) => self.data.refuse_new(refuse),
             Effect::FailData => self.fail_data(),

@@ -18,7 +18,7 @@ use sheepfs::ipc::{Gateways, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Control {
     /// What a successor must know.
@@ -59,6 +59,8 @@ impl Control {
             attach: self.attach_wished.clone(),
             direct: self.direct.iter().copied().collect(),
             route: self.route,
+            errands: self.saved_errands(),
+            errands_held: self.watched().collect(),
         }
     }
 
@@ -100,7 +102,7 @@ impl Control {
         shared: Arc<Shared>,
         wishes: Wishes,
         saved: SavedControl,
-        own_sheep: bool,
+        (own_sheep, fence_time): (bool, Option<Duration>),
         now: Instant,
     ) -> Self {
         let session = saved.gateways().map(|(_, all)| all).unwrap_or_default();
@@ -132,6 +134,8 @@ impl Control {
             let work = Work::Detach { gone, is_there: false, then: Vec::new() };
             control.waits.add(work, Vec::new(), now);
         }
+        let held = [saved.errands_held.clone(), session.clone()].concat();
+        control.inherit_errands(saved.errands, &held, fence_time, now);
         let clock = Clock::read();
         let left = saved.left.iter().map(|(gateway, at)| (*gateway, clock.instant(*at)));
         control.inherit_loss(Departed::inherited(&session, left, now), now);

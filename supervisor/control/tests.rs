@@ -17,6 +17,7 @@ use sheepfs::ipc::{
 mod beating;
 mod failing_over;
 mod gateways;
+mod managing;
 mod poisoned;
 mod replayed;
 mod starting;
@@ -68,6 +69,9 @@ fn facts(vid: u32) -> VolumeFacts {
     }
 }
 
+/// How long changes may be fenced.
+const FENCE: Duration = Duration::from_secs(30);
+
 fn wishes(sheep_ports: &[u16], attach: &[&str]) -> Wishes {
     Wishes {
         candidates: Candidates::several(sheep_ports.iter().copied().map(sheep)).unwrap(),
@@ -91,7 +95,8 @@ impl Loop {
         let sheep = wishes.candidates.current();
         let shared = Arc::new(Shared::alone(sheep, volumes));
         let now = Instant::now();
-        let control = Control::new(Arc::clone(&shared), wishes, now);
+        let mut control = Control::new(Arc::clone(&shared), wishes, now);
+        control.set_fence_time(Some(FENCE));
         let mut new =
             Self { control, shared, now, done: Vec::new(), callers: 0, answers_pings: true };
         new.apply(Input::Tick);
@@ -195,7 +200,7 @@ impl Loop {
 
     fn write(&mut self, file: WritableFile, text: &str) -> u64 {
         let caller = self.caller();
-        self.apply(Input::Write(caller, file, text.as_bytes().to_vec()));
+        self.apply(Input::Write(caller, (file, self.callers), text.as_bytes().to_vec()));
         self.callers
     }
 

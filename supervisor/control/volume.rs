@@ -39,6 +39,8 @@ impl Control {
             }
         } else if !self.waits.has_room() {
             self.refuse(what, Refusal::TooMany, callers, now);
+        } else if self.is_going(name.as_str()) {
+            self.refuse(what, Refusal::Going, callers, now);
         } else {
             self.attach_new(name, callers, now);
         }
@@ -195,6 +197,9 @@ impl Control {
                 let why = outcome.map_or_else(Refusal::Failed, |()| Refusal::BadReport);
                 self.fail_query(query, why, callers, now);
             }
+            (Work::Manage(managed), outcome) => {
+                self.managed_done(&managed, outcome, callers, now);
+            }
             (Work::Attach { id, name }, outcome) => {
                 self.lock_sent.remove(&id);
                 let why = outcome.map_or_else(Refusal::Failed, |()| Refusal::BadFacts);
@@ -239,6 +244,12 @@ impl Control {
                 // No worker was told of it, so there is nothing to undo.
                 let undo = connected || self.lock_sent.contains_key(id);
                 if !undo {
+                    self.waits.finish(tag);
+                }
+            }
+            // One that has begun goes on.
+            Work::Manage(managed) => {
+                if managed.told.is_none() && managed.begun.is_none() {
                     self.waits.finish(tag);
                 }
             }

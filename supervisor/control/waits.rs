@@ -5,6 +5,7 @@
 //! time without a session, as long as those who wait have patience.
 
 use super::attempt::Attempt;
+use super::manage::Managed;
 use crate::inflight::CONTROL_TAG;
 use sheepfs::ipc::{Query, Tag, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
@@ -21,6 +22,9 @@ pub const QUERY_TIME: Duration = Duration::from_secs(5);
 /// How long an attach or detach may take: lookups wait behind any deletion in the
 /// cluster (hazard 50).
 pub const VOLUME_TIME: Duration = Duration::from_secs(30);
+/// How long an errand may take: to delete a large VDI takes a sheep its time, and all wait
+/// for it.
+const MANAGE_TIME: Duration = Duration::from_secs(600);
 /// So many workers broke down over something, and it is given up.
 const BREAKDOWNS_MAX: u32 = 3;
 
@@ -69,6 +73,8 @@ pub enum Work {
         /// What came of it so far.
         bytes: Vec<u8>,
     },
+    /// An errand.
+    Manage(Managed),
 }
 
 /// A volume that is to go, or is gone.
@@ -88,6 +94,7 @@ impl Work {
         match self {
             Self::Attach { .. } | Self::Resume { .. } | Self::Detach { .. } => VOLUME_TIME,
             Self::Query { .. } => QUERY_TIME,
+            Self::Manage(_) => MANAGE_TIME,
         }
     }
 }
@@ -139,10 +146,14 @@ impl Wait {
 
     /// The worker is gone. `false`: it is to be given up.
     pub fn interrupted(&mut self, broke_down: bool, now: Instant) -> bool {
-        self.deadline = self.deadline.map(|deadline| deadline.min(now + SESSION_TIME));
+        let has_begun = matches!(&self.work, Work::Manage(Managed { begun: Some(_), .. }));
+        if !has_begun {
+            self.deadline = self.deadline.map(|deadline| deadline.min(now + SESSION_TIME));
+        }
         match &mut self.work {
             Work::Detach { is_there, .. } => *is_there = false,
             Work::Query { bytes, .. } => bytes.clear(),
+            Work::Manage(managed) => managed.told = None,
             Work::Attach { .. } | Work::Resume { .. } => {}
         }
         self.breakdowns += u32::from(broke_down);
@@ -240,14 +251,41 @@ impl Waits {
     pub fn resumes(&self) -> BTreeSet<VolumeId> {
         let resumed = |wait: &Wait| match wait.work {
             Work::Resume { id, .. } => Some(id),
-            Work::Attach { .. } | Work::Detach { .. } | Work::Query { .. } => None,
+            _ => None,
         };
         self.by_tag.values().filter_map(resumed).collect()
     }
 
-    /// Whether volumes are coming or going.
+    /// Whether volumes are coming or going, or an errand is in the middle.
     pub fn any_volume(&self) -> bool {
-        self.by_tag.values().any(|wait| !matches!(wait.work, Work::Query { .. }))
+        self.by_tag.values().any(|wait| match &wait.work {
+            Work::Query { .. } => false,
+            Work::Manage(managed) => managed.begun.is_some(),
+            Work::Attach { .. } | Work::Resume { .. } | Work::Detach { .. } => true,
+        })
+    }
+
+    /// The errand that a request was for.
+    pub fn managed_of(&mut self, number: u64) -> Option<&mut Wait> {
+        self.by_tag
+            .values_mut()
+            .find(|wait| matches!(&wait.work, Work::Manage(managed) if managed.number == number))
+    }
+
+    /// The errand that is under way, or is next.
+    pub fn first_managed(&self) -> Option<(Tag, &Managed)> {
+        self.by_tag.iter().find_map(|(tag, wait)| match &wait.work {
+            Work::Manage(managed) => Some((*tag, managed)),
+            _ => None,
+        })
+    }
+
+    /// All errands, oldest first.
+    pub fn managed(&self) -> impl Iterator<Item = &Managed> {
+        self.by_tag.values().filter_map(|wait| match &wait.work {
+            Work::Manage(managed) => Some(managed),
+            _ => None,
+        })
     }
 
     /// Whether volumes are being taken up again, within their time.
@@ -260,7 +298,7 @@ impl Waits {
     pub fn detaches(&self) -> impl Iterator<Item = &Gone> {
         self.by_tag.values().filter_map(|wait| match &wait.work {
             Work::Detach { gone, .. } => Some(gone),
-            Work::Attach { .. } | Work::Resume { .. } | Work::Query { .. } => None,
+            _ => None,
         })
     }
 
@@ -279,7 +317,7 @@ impl Waits {
     pub fn attaches(&self) -> impl Iterator<Item = (VolumeId, &VolumeName)> {
         self.by_tag.values().filter_map(|wait| match &wait.work {
             Work::Attach { id, name } => Some((*id, name)),
-            Work::Detach { .. } | Work::Resume { .. } | Work::Query { .. } => None,
+            _ => None,
         })
     }
 

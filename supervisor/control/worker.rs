@@ -32,6 +32,7 @@ impl Control {
             }
             (FromWorker::Lost { reason, node }, _) => self.gateway_lost(node, reason, now),
             (FromWorker::Quiet { gateway, how }, _) => {
+                self.errands_quiet(gateway);
                 self.effects.push(Effect::Quiet { generation, gateway, how });
             }
             (FromWorker::Pong { .. }, _) => {}
@@ -97,6 +98,8 @@ impl Control {
             FromWorker::Opened { node, opening } => self.opened(node, opening),
             FromWorker::Closed { node } => drop(self.direct.remove(&node)),
             FromWorker::Routed { routed } => self.shared.known().routed = routed,
+            FromWorker::Begun { tag, mark } => self.begun(tag, mark),
+            FromWorker::Grown { volume, size } => self.grown(volume, size),
             message @ (FromWorker::Hello { .. }
             | FromWorker::Checked { .. }
             | FromWorker::Connected { .. }

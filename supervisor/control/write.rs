@@ -13,7 +13,7 @@ impl Control {
     pub(super) fn control_write(
         &mut self,
         caller: Caller,
-        file: WritableFile,
+        (file, number): (WritableFile, u64),
         bytes: &[u8],
         now: Instant,
     ) {
@@ -31,6 +31,10 @@ impl Control {
             WritableFile::ObjectCache => switch(bytes).map(|on| self.set_object_cache(on, caller)),
             WritableFile::Route => route(bytes).map(|route| self.set_route(route, caller)),
             WritableFile::SheepInfo => address(bytes).map(|sheep| self.wish(sheep, caller, now)),
+            WritableFile::Life(file) => {
+                self.write_life(caller, (file, number), bytes, now);
+                Ok(())
+            }
         };
         if let Err(why) = outcome {
             self.refuse(name_of(file), why, vec![caller], now);
@@ -64,6 +68,7 @@ fn name_of(file: WritableFile) -> &'static str {
         WritableFile::ObjectCache => "write to config/object_cache",
         WritableFile::Route => "write to config/route",
         WritableFile::SheepInfo => "write to config/sheep_info",
+        WritableFile::Life(file) => super::manage::name_of(file),
     }
 }
 

@@ -62,17 +62,22 @@ impl SheepFs {
     }
 
     /// Sets what can be set; see [`setattr`].
-    pub fn change(&self, ino: INodeNo, change: setattr::Change, reply: ReplyAttr) {
+    pub fn change(&self, req: &Request, ino: INodeNo, change: setattr::Change, reply: ReplyAttr) {
         let Some(target) = self.target(ino) else { return reply.error(Errno::ENOENT) };
         let (ttl, attr) = self.attr(ino, &target);
         let sizing = match &target {
             Target::Node(_) => setattr::Sizing::Any,
             Target::Volume(volume) if volume.facts().snapshot => setattr::Sizing::ReadOnly,
-            Target::Volume(_) => setattr::Sizing::Fixed,
+            Target::Volume(_) => setattr::Sizing::Grows,
         };
-        match change.check(&attr, sizing) {
-            Ok(()) => reply.attr(&ttl, &attr),
-            Err(errno) => reply.error(errno),
+        match (change.check(&attr, sizing), target) {
+            (Ok(Some(size)), Target::Volume(volume)) => {
+                let (request, look) = (req.unique(), self.look);
+                let noted = self.uniques.note(request);
+                self.events.tell(Event::Grow { volume, size, request, noted, reply, look });
+            }
+            (Ok(_), _) => reply.attr(&ttl, &attr),
+            (Err(errno), _) => reply.error(errno),
         }
     }
 
@@ -139,7 +144,9 @@ impl SheepFs {
                 self.texts.open(handle, self.text_of(file));
                 reply.opened(handle, CONTROL_OPEN);
             }
-            File::Local(_) | File::Mount | File::Unmount => reply.opened(NO_TEXT, CONTROL_OPEN),
+            File::Local(_) | File::Mount | File::Unmount | File::Life(_) => {
+                reply.opened(NO_TEXT, CONTROL_OPEN);
+            }
         }
     }
 
@@ -164,7 +171,7 @@ impl SheepFs {
                 let noted = self.uniques.note(req.unique());
                 self.events.tell(Event::ReadReport { file, handle, range, noted, reply });
             }
-            File::Mount | File::Unmount => reply.error(Errno::EACCES),
+            File::Mount | File::Unmount | File::Life(_) => reply.error(Errno::EACCES),
         }
     }
 

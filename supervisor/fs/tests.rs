@@ -159,6 +159,10 @@ impl Control {
                     _ => reply.written(u32::try_from(bytes.len()).unwrap()),
                 }
             }
+            Event::Grow { volume, size, reply, look, .. } => {
+                volume.set_facts(sheepfs::ipc::VolumeFacts { size, ..volume.facts() });
+                reply.attr(&crate::attr::VOLUME_TTL, &look.of_volume(&volume));
+            }
             Event::StatFs { reply, .. } => reply.statfs(1000, 400, 400, 0, 0, 4096, 255, 4096),
             Event::Unmounted => return true,
             Event::WorkerBroken { .. } | Event::WorkerGone { .. } | Event::Closed => {}

@@ -6,7 +6,7 @@
 use crate::session::Handshake;
 use crate::settings::Swaps;
 use serde::{Deserialize, Serialize};
-use sheepfs::ipc::{Gateways, Route, VolumeFacts, VolumeId};
+use sheepfs::ipc::{Errand, Gateways, Mark, Route, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -82,6 +82,10 @@ pub struct SavedControl {
     pub direct: Vec<SocketAddr>,
     /// Whom objects are asked of.
     pub route: Route,
+    /// Errands that have begun: the kernel's number of the request, what, and what it changes.
+    pub errands: Vec<(u64, Errand, Mark)>,
+    /// Gateways where requests of errands may still be under way.
+    pub errands_held: Vec<SocketAddr>,
 }
 
 impl SavedControl {

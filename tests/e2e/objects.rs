@@ -67,6 +67,7 @@ const FOUR_OBJECTS: NewVdi = NewVdi {
     block_size_shift: 0,
     base: 0,
     snapshot: false,
+    store_policy: 0,
 };
 
 #[test]

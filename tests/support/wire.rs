@@ -117,6 +117,7 @@ impl Wire {
             block_size_shift: header.block_size_shift,
             base: old.get(),
             snapshot: true,
+            store_policy: header.store_policy,
         };
         self.new_vdi(name, &new)
     }

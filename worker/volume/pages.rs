@@ -71,7 +71,7 @@ impl Volume {
     pub fn drop_page(&mut self, page: u32) -> Fate {
         let first = page * PAGE_ENTRIES;
         let needed = match self.phase {
-            Phase::Draining | Phase::Reloading(_) => true,
+            Phase::Resting | Phase::Draining | Phase::Reloading(_) => true,
             Phase::Failed(_) => false,
             Phase::Serving => {
                 self.objects.range(first..first + PAGE_ENTRIES).next().is_some()

@@ -21,7 +21,7 @@ impl Volume {
     /// Starts what may start on an object.
     pub(super) fn pump(&mut self, object: u32, io: &mut Io) {
         loop {
-            if !matches!(self.phase, Phase::Serving) {
+            if !matches!(self.phase, Phase::Serving) || self.pausing {
                 return;
             }
             let Some(queue) = self.objects.get(&object) else { return };

@@ -55,7 +55,7 @@ pub struct Reload {
     refusals: u32,
     /// Who holds the lock that was refused.
     search: Option<OwnerSearch>,
-    found: Option<(VdiId, InodeHeader)>,
+    pub(super) found: Option<(VdiId, InodeHeader)>,
     /// From the new vid to ours, each with the one that it was made from behind it.
     pub(super) line: Vec<VdiId>,
     /// The vid whose lock was taken on the way.
@@ -85,6 +85,7 @@ pub(super) enum Step {
     OldGref,
     RaiseOldGref,
     Gref,
+    Size,
 }
 
 impl Reload {
@@ -97,7 +98,7 @@ impl Reload {
 impl Volume {
     /// Lets no part start until the new vid is known.
     pub(super) fn drain(&mut self) {
-        if matches!(self.phase, Phase::Serving) {
+        if matches!(self.phase, Phase::Serving | Phase::Resting) {
             self.phase = Phase::Draining;
         }
     }
@@ -220,6 +221,7 @@ impl Volume {
             Step::OldGref => self.raise_old_gref(bytes, io),
             Step::RaiseOldGref => self.ask(Step::Gref, io),
             Step::Gref => self.repaired(io),
+            Step::Size => self.has_grown(io),
         }
     }
 
@@ -249,6 +251,7 @@ impl Volume {
             Step::OldEntry => Some(Request::read_index(own, block, 1)),
             Step::OldGref => Some(Request::read_gref(own, block)),
             Step::Gref => Some(Request::write_gref(new, block, 1, 0)),
+            Step::Size => Some(Request::write_size(new, self.header.vdi_size)),
         };
         match request {
             Some(request) => self.send(request, None, Wait::Reload, io),
@@ -287,7 +290,7 @@ impl Volume {
         };
         let same_shape = header.block_size_shift == self.header.block_size_shift
             && header.copy_policy == self.header.copy_policy
-            && header.vdi_size >= self.header.vdi_size
+            && header.vdi_size >= self.grown_from.unwrap_or(self.header.vdi_size)
             && header.name == self.header.name;
         if header.is_snapshot() {
             return self.look_up_later(io);
@@ -342,6 +345,9 @@ impl Volume {
     }
 
     pub(super) fn finish_reload(&mut self, io: &mut Io) {
+        if self.is_behind() {
+            return self.ask(Step::Size, io);
+        }
         let Phase::Reloading(reload) = std::mem::replace(&mut self.phase, Phase::Serving) else {
             return;
         };

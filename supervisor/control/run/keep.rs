@@ -84,7 +84,8 @@ impl Shell {
         let Saved { control, fences, names, answered, takeovers, swaps, .. } = saved;
         let (session, repairing) = (control.gateways(), repairing(&control));
         let shared = Arc::clone(&parts.shared);
-        let control = Control::taking_over(shared, wishes, control, own_sheep, now);
+        let control =
+            Control::taking_over(shared, wishes, control, (own_sheep, parts.fence_time), now);
         let mut shell = Self::with(parts, control);
         for (name, volume) in names {
             shell.data.volume_attached(volume, name);
@@ -258,17 +259,24 @@ impl Shell {
     /// Notes how control writes are about to be answered.
     pub(super) fn note_answers(&mut self, effects: &[Effect]) {
         for effect in effects {
+            if let Effect::Answered { number, errno } = effect {
+                self.note_answer(*number, *errno);
+            }
             let Effect::Answer(caller, answer) = effect else { continue };
             let Some((Parked::Write(_, _, request), _)) = self.parked.get(caller) else { continue };
             let errno = match answer {
                 Answer::Refused(errno) => *errno as i32,
                 Answer::Done | Answer::Text(_) | Answer::Space(_) => 0,
             };
-            if self.keep.answered.len() == ANSWERS_MAX {
-                self.keep.answered.pop_front();
-            }
-            self.keep.answered.push_back((number_of(*request), errno));
+            self.note_answer(number_of(*request), errno);
         }
+    }
+
+    fn note_answer(&mut self, number: u64, errno: i32) {
+        if self.keep.answered.len() == ANSWERS_MAX {
+            self.keep.answered.pop_front();
+        }
+        self.keep.answered.push_back((number, errno));
     }
 
     /// How a control write was answered already, that is delivered again.

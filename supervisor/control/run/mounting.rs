@@ -55,6 +55,26 @@ impl Shell {
         }
     }
 
+    /// What the kernel believes of its size goes, so that whoever has it open sees the new one.
+    /// No page is touched, so nothing is waited for; on a thread of its own all the same, since
+    /// the kernel may hold the lock of the inode while it waits for an answer of ours.
+    pub(super) fn volume_grown(&self, id: VolumeId) {
+        let volume = self.parts.shared.volumes().by_id(id);
+        let (Some(volume), Some(notifier)) = (volume, self.notifier.clone()) else { return };
+        let forget_size = move || {
+            if let Err(error) = notifier.inval_inode(INodeNo(volume.ino), -1, 0) {
+                tracing::debug!(errno = error.raw_os_error(), volume = %volume.name, "the kernel was not told of the new size: {error}");
+            }
+        };
+        let started = thread::Builder::new().name("invalidate".to_owned()).spawn(forget_size);
+        if let Err(error) = started {
+            tracing::warn!(
+                errno = error.raw_os_error(),
+                "no thread to tell of a new size: {error}"
+            );
+        }
+    }
+
     pub(super) fn filesystem(&self) -> SheepFs {
         SheepFs {
             shared: Arc::clone(&self.parts.shared),

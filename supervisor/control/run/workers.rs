@@ -85,6 +85,9 @@ impl Shell {
             return;
         };
         let mut watch = self.data.watched();
+        watch.extend(self.control.watched());
+        watch.sort_unstable();
+        watch.dedup();
         if watch.len() > WATCHED_MAX {
             // The fences of those that are not watched end with their time.
             tracing::warn!(gateways = watch.len(), "too many gateways to watch them all");

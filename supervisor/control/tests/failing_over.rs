@@ -108,7 +108,7 @@ fn what_is_no_address_is_einval() {
         let caller = wish(&mut running, text);
         assert_eq!(running.answer(caller), refused(Errno::EINVAL), "{text:?}");
     }
-    running.apply(Input::Write(Caller::Program(99), WritableFile::SheepInfo, vec![0xff]));
+    running.apply(Input::Write(Caller::Program(99), (WritableFile::SheepInfo, 99), vec![0xff]));
     assert_eq!(running.answer(99), refused(Errno::EINVAL));
     assert!(running.effects().is_empty());
 }

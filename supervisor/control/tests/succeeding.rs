@@ -12,7 +12,8 @@ pub(super) fn successor(of: &Loop, wishes: Wishes) -> Loop {
     }
     let shared = Arc::new(Shared::alone(wishes.candidates.current(), volumes));
     let now = of.now;
-    let control = Control::taking_over(Arc::clone(&shared), wishes, saved, false, now);
+    let control =
+        Control::taking_over(Arc::clone(&shared), wishes, saved, (false, Some(FENCE)), now);
     let mut new = Loop { control, shared, now, done: Vec::new(), callers: 0, answers_pings: true };
     new.apply(Input::Tick);
     new

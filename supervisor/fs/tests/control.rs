@@ -17,8 +17,9 @@ fn the_tree_is_listed_and_every_name_in_it_is_there() {
     assert_eq!(
         listed,
         ". ./cluster ./cluster/info ./config ./config/object_cache ./config/page_cache \
-         ./config/route ./config/sheep_info ./config/status ./node ./node/info ./node/list ./vdi ./vdi/list \
-         ./vdi/mount ./vdi/unmount ./volume ./volume/disk ./volume/disk:old "
+         ./config/route ./config/sheep_info ./config/status ./node ./node/info ./node/list ./vdi \
+         ./vdi/clone ./vdi/create ./vdi/delete ./vdi/list ./vdi/mount ./vdi/resize ./vdi/rollback \
+         ./vdi/snapshot ./vdi/unmount ./volume ./volume/disk ./volume/disk:old "
     );
     for entry in read_dir(rig.path("volume")).unwrap().map(Result::unwrap) {
         use std::os::unix::fs::DirEntryExt;

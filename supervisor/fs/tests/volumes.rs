@@ -46,20 +46,22 @@ fn it_is_a_disk_with_ends() {
 }
 
 #[test]
-fn truncation_changes_nothing() {
+fn truncation_to_less_changes_nothing_and_to_more_grows() {
     both(|rig| {
         write(rig.disk(), "sheep").unwrap();
         drop(OpenOptions::new().write(true).truncate(true).open(rig.disk()).unwrap());
         let disk = open(rig);
         disk.set_len(0).unwrap();
         disk.set_len(DISK_LEN).unwrap();
-        for len in [1, DISK_LEN - 1, DISK_LEN + 1] {
+        for len in [1, DISK_LEN - 1] {
             assert_eq!(errno(disk.set_len(len)), nix::libc::EPERM);
         }
         assert_eq!(disk.metadata().unwrap().len(), DISK_LEN);
         let mut bytes = [0; 5];
         disk.read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(&bytes, b"sheep");
+        disk.set_len(DISK_LEN + 1).unwrap();
+        assert_eq!(disk.metadata().unwrap().len(), DISK_LEN + 1);
     });
 }
 

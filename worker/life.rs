@@ -1,0 +1,243 @@
+//! What becomes of VDIs besides their data: made, copied, taken back, resized, deleted.
+//!
+//! Each errand is a small machine of its own, one request at a time: an answer goes in, an
+//! [`Action`] comes out. They follow what `dog` does (protocol 7 and 12), so that `dog` sees
+//! the same. This module has what they share, and repeats what the cluster could not do yet.
+//!
+//! **Once, whoever dies.** Before an errand changes anything it says what ([`Mark`]), and
+//! goes on when that is written down. A machine that begins with a mark looks first how far
+//! an earlier one came:
+//!
+//! | errand | by what it is seen to be done |
+//! | --- | --- |
+//! | create, clone | a VDI of that name and shape is there, of that parent |
+//! | snapshot | the marked vid is a snapshot, and has the tag |
+//! | delete | the marked vid has no name any more, or another's |
+//! | rollback | the marked vid is gone, and the name's VDI is the snapshot's child |
+//! | resize | the VDI has the size |
+//!
+//! While a request of an earlier worker may still be under way nobody begins: the supervisor
+//! waits until it is known to be over (its `control::manage` module).
+
+mod clear;
+mod create;
+mod delete;
+mod find;
+mod make;
+mod resize;
+mod rollback;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use crate::verdict::{Verdict, on_lookup};
+use sheepfs::ipc::{Errand, Failure, Mark};
+use sheepfs::wire::inode::InodeHeader;
+use sheepfs::wire::{Request, Status, VdiId};
+
+/// So often an errand may begin anew, since somebody else changed the VDI in the middle.
+const RESTARTS_MAX: u32 = 20;
+
+/// What a machine wants.
+#[derive(Debug)]
+pub enum Action {
+    /// Ask the cluster that.
+    Ask(Request),
+    /// Write down that this is about to be changed.
+    Mark(Mark),
+    /// Let no write to that vid be under way, if it is a volume here.
+    Pause(VdiId),
+    /// Somebody else changed the VDI: look at everything anew.
+    Restart,
+    /// It is over.
+    End(Result<(), Failure>),
+}
+
+/// What a machine is told.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// Begin.
+    Begin,
+    /// The answer to what it asked.
+    Answer(&'a Answer<'a>),
+    /// The mark is written down.
+    Marked,
+    /// Nothing is under way on the vid.
+    Paused,
+}
+
+/// An answer of the cluster's.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// How it went.
+    pub status: Status,
+    /// The payload.
+    pub bytes: &'a [u8],
+    /// The vid that was found or made.
+    pub vid: u32,
+}
+
+impl Answer<'_> {
+    /// Whether it was done.
+    fn is_done(&self) -> bool {
+        self.status.is_success()
+    }
+
+    /// Whether there is no such name, or no such snapshot of it.
+    fn is_missing(&self) -> bool {
+        matches!(self.status, Status::NoVdi | Status::NoTag)
+    }
+
+    /// Why it was not done.
+    fn failure(&self) -> Failure {
+        Failure::from_status(self.status)
+    }
+
+    /// The vid that was found.
+    fn found(&self) -> Result<VdiId, Failure> {
+        match VdiId::new(self.vid) {
+            _ if !self.is_done() => Err(self.failure()),
+            Some(vid) => Ok(vid),
+            None => Err(Failure::BadAnswer),
+        }
+    }
+
+    /// The header of that vid's inode. `None`: there is no such VDI any more.
+    fn header(&self, vid: VdiId) -> Result<Option<InodeHeader>, Failure> {
+        if self.status == Status::NoObj {
+            return Ok(None);
+        }
+        if !self.is_done() {
+            return Err(self.failure());
+        }
+        let header = InodeHeader::decode(self.bytes).map_err(Failure::Unusable)?;
+        let is_there = !header.name.is_empty() && header.vdi_id == vid.get();
+        Ok(is_there.then_some(header))
+    }
+}
+
+/// An errand's machine.
+#[derive(Debug)]
+enum Machine {
+    Create(create::Create),
+    Clone(create::CloneOf),
+    Delete(delete::Delete),
+    Snapshot(snapshot::Snapshot),
+    Rollback(rollback::Rollback),
+    Resize(resize::Resize),
+}
+
+impl Machine {
+    fn new(errand: &Errand, mark: Option<Mark>) -> Self {
+        match errand.clone() {
+            Errand::Create { name, shape } => Self::Create(create::Create::new(name, shape, mark)),
+            Errand::Clone { from, new } => Self::Clone(create::CloneOf::new(from, new, mark)),
+            Errand::Delete { name } => Self::Delete(delete::Delete::new(&name, mark)),
+            Errand::Snapshot { name, tag } => {
+                Self::Snapshot(snapshot::Snapshot::new(name, tag, mark))
+            }
+            Errand::Rollback { to } => Self::Rollback(rollback::Rollback::new(to, mark)),
+            Errand::Resize { name, size } => Self::Resize(resize::Resize::new(name, size)),
+        }
+    }
+
+    fn step(&mut self, event: Event) -> Action {
+        let next = match self {
+            Self::Create(machine) => machine.step(event),
+            Self::Clone(machine) => machine.step(event),
+            Self::Delete(machine) => machine.step(event),
+            Self::Snapshot(machine) => machine.step(event),
+            Self::Rollback(machine) => machine.step(event),
+            Self::Resize(machine) => machine.step(event),
+        };
+        next.unwrap_or_else(|failure| Action::End(Err(failure)))
+    }
+}
+
+/// What follows from a step.
+#[derive(Debug)]
+pub enum Next {
+    /// Ask that.
+    Ask(Request),
+    /// Ask that in a moment.
+    AskLater(Request),
+    /// As [`Action::Mark`].
+    Mark(Mark),
+    /// As [`Action::Pause`].
+    Pause(VdiId),
+    /// It is over.
+    End(Result<(), Failure>),
+    /// The sheep is going.
+    SheepGone,
+}
+
+/// An errand under way.
+#[derive(Debug)]
+pub struct Life {
+    errand: Errand,
+    machine: Machine,
+    mark: Option<Mark>,
+    restarts: u32,
+    /// What was asked last.
+    asked: Option<Request>,
+}
+
+impl Life {
+    /// An errand, of which an earlier worker may have done some.
+    pub fn new(errand: Errand, begun: Option<Mark>) -> Self {
+        let machine = Machine::new(&errand, begun);
+        Self { errand, machine, mark: begun, restarts: 0, asked: None }
+    }
+
+    /// What it is.
+    pub fn errand(&self) -> &Errand {
+        &self.errand
+    }
+
+    /// Takes the answer to what was asked.
+    pub fn answered(&mut self, answer: &Answer) -> Next {
+        match on_lookup(answer.status) {
+            Verdict::SheepGone => Next::SheepGone,
+            // Whether it was carried out nobody knows, so look.
+            Verdict::Fail(_) if answer.status == Status::ClusterError => self.restart(),
+            Verdict::Retry => match self.asked.clone() {
+                Some(request) => Next::AskLater(request),
+                None => Next::End(Err(Failure::BadAnswer)),
+            },
+            Verdict::Done | Verdict::Fail(_) | Verdict::Reload | Verdict::Recheck => {
+                self.step(Event::Answer(answer))
+            }
+        }
+    }
+
+    /// Tells the machine.
+    pub fn step(&mut self, event: Event) -> Next {
+        match self.machine.step(event) {
+            Action::Ask(request) => {
+                self.asked = Some(request.clone());
+                Next::Ask(request)
+            }
+            Action::Mark(mark) => {
+                self.mark = Some(mark);
+                Next::Mark(mark)
+            }
+            Action::Pause(vid) => Next::Pause(vid),
+            Action::Restart => self.restart(),
+            Action::End(outcome) => Next::End(outcome),
+        }
+    }
+
+    fn restart(&mut self) -> Next {
+        self.restarts += 1;
+        if self.restarts > RESTARTS_MAX {
+            return Next::End(Err(Failure::TimedOut));
+        }
+        self.machine = Machine::new(&self.errand, self.mark);
+        self.step(Event::Begin)
+    }
+}
+
+/// What a machine says when it is told something out of turn.
+fn out_of_turn() -> Result<Action, Failure> {
+    Err(Failure::BadAnswer)
+}
