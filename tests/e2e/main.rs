@@ -12,6 +12,8 @@
 //! | [`objects`] | objects of all sizes, made by many writers at once |
 //! | [`filesystems`] | ext4 and XFS on a loop device over a volume |
 //! | [`images`] | qemu's tools, and a boot |
+//! | [`life`] | VDIs made, copied, taken back, resized and deleted through the tree |
+//! | [`life_model`] | the same in any order, against a model |
 //! | [`snapshots`] | VDIs that become snapshots or vanish under the mount |
 //! | [`faults`] | what a cluster in trouble answers (minisheep only) |
 //! | [`memory`] | what attached volumes cost |
@@ -46,6 +48,8 @@ mod faults;
 mod filesystems;
 mod footprint;
 mod images;
+mod life;
+mod life_model;
 mod memory;
 mod objects;
 mod pages;

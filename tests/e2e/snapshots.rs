@@ -5,7 +5,7 @@ use crate::control::errno;
 use crate::minisheep::Minisheep;
 use crate::mount::Mount;
 use crate::random::Random;
-use crate::wire::working_ref;
+use crate::wire::{snapshot_ref, working_ref};
 use crate::{KIB, MIB};
 use nix::errno::Errno;
 use sheepfs::wire::Status;
@@ -75,7 +75,7 @@ fn written(content: &[u8]) -> Vec<u64> {
 
 /// A snapshot holds every write that was answered before it began, and none that began after it
 /// was done; the working VDI goes on and loses nothing.
-fn snapshots_under_load(cluster: &Cluster, mount: &Mount, disk: &str) {
+fn snapshots_under_load(cluster: &Cluster, mount: &Mount, disk: &str, take: impl Fn(&str)) {
     let histories: Vec<History> = (0..BLOCKS).map(|_| History::default()).collect();
     let stop = AtomicBool::new(false);
     let file = mount.open(disk);
@@ -90,7 +90,7 @@ fn snapshots_under_load(cluster: &Cluster, mount: &Mount, disk: &str) {
             crate::tools::wait_for("some writes", || total() >= enough);
             let tag = format!("tag{round}");
             let before = now(&histories, |history| &history.answered);
-            cluster.snapshot(disk, &tag);
+            take(&tag);
             let after = now(&histories, |history| &history.begun);
             let volume = format!("{disk}:{tag}");
             mount.attach(&volume);
@@ -114,7 +114,25 @@ fn load_on(cluster: &Cluster, options: &[&str]) {
     let new = NewVdi { size: SIZE, block_size_shift: 20, ..NewVdi::default() };
     let disk = cluster.vdi_with("disk", &new);
     let mount = Mount::with_volume(cluster, &disk, options);
-    snapshots_under_load(cluster, &mount, &disk);
+    snapshots_under_load(cluster, &mount, &disk, |tag| {
+        cluster.snapshot(&disk, tag);
+    });
+}
+
+/// The same through the tree: the volume holds still for a moment, and goes on.
+#[test]
+fn a_busy_volume_is_frozen_between_answered_writes() {
+    let cluster = Cluster::start();
+    for options in [&[][..], &["-k", "-o"]] {
+        let new = NewVdi { size: SIZE, block_size_shift: 20, ..NewVdi::default() };
+        let disk = cluster.vdi_with(&format!("disk{}", options.len()), &new);
+        let mount = Mount::with_volume(&cluster, &disk, options);
+        snapshots_under_load(&cluster, &mount, &disk, |tag| {
+            let line = format!("{disk} {tag}");
+            mount.write("vdi/snapshot", line.as_bytes()).unwrap();
+            cluster.note(snapshot_ref(&disk, tag));
+        });
+    }
 }
 
 #[test]

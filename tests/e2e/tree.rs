@@ -29,13 +29,15 @@ fn names(mount: &Mount, dir: &str) -> Vec<String> {
 }
 
 #[test]
-fn it_is_the_tree_of_the_original_with_a_status_and_a_route() {
+fn it_is_the_tree_of_the_original_and_what_it_lacks() {
     let cluster = Cluster::start();
     let mount = Mount::start(&cluster, &[]);
     assert_eq!(names(&mount, ""), ["cluster", "config", "node", "vdi", "volume"]);
     assert_eq!(names(&mount, "cluster"), ["info"]);
     assert_eq!(names(&mount, "node"), ["info", "list"]);
-    assert_eq!(names(&mount, "vdi"), ["list", "mount", "unmount"]);
+    let vdi =
+        ["clone", "create", "delete", "list", "mount", "resize", "rollback", "snapshot", "unmount"];
+    assert_eq!(names(&mount, "vdi"), vdi);
     let config = ["object_cache", "page_cache", "route", "sheep_info", "status"];
     assert_eq!(names(&mount, "config"), config);
     assert!(names(&mount, "volume").is_empty());

@@ -84,7 +84,7 @@ fn the_end_is_found_by_seeking() {
 }
 
 #[test]
-fn truncation_changes_nothing_or_is_refused() {
+fn truncation_to_less_changes_nothing_or_is_refused() {
     let cluster = Cluster::start();
     let disk = odd_volume(&cluster);
     for options in [&[][..], &["-k"]] {
@@ -95,7 +95,7 @@ fn truncation_changes_nothing_or_is_refused() {
         file.set_len(0).unwrap();
         file.set_len(ODD).unwrap();
         drop(OpenOptions::new().write(true).truncate(true).open(&path).unwrap());
-        for size in [1, ODD - 1, ODD + 1, 1 << 40] {
+        for size in [1, ODD - 1] {
             assert_eq!(errno(file.set_len(size)), Some(Errno::EPERM), "{size}");
         }
         assert_eq!(fs::metadata(&path).unwrap().len(), ODD);

@@ -23,6 +23,7 @@
 //! | [`attach`] | crashes while volumes come and go |
 //! | [`crowd`] | many volumes |
 //! | [`many`] | many requests and no sheep |
+//! | [`life`] | crashes while VDIs are made, changed and deleted |
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::cast_possible_truncation, reason = "offsets in small volumes, on 64-bit machines")]
@@ -30,6 +31,8 @@
 
 #[path = "../support/cluster.rs"]
 mod cluster;
+#[path = "../support/errands.rs"]
+mod errands;
 #[path = "../support/fio.rs"]
 mod fio;
 #[path = "../support/minisheep.rs"]
@@ -56,6 +59,7 @@ mod crowd;
 mod failover;
 mod gateway;
 mod instruments;
+mod life;
 mod many;
 mod network;
 mod others;

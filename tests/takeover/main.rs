@@ -27,6 +27,7 @@
 //! | [`pages`] | the page cache switched meanwhile |
 //! | [`control`] | control files that are in use at the death |
 //! | [`ends`] | the end of the mount, and what is left of one that nobody ended |
+//! | [`life`] | crashes while VDIs are made, changed and deleted |
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::cast_possible_truncation, reason = "offsets in small volumes, on 64-bit machines")]
@@ -34,6 +35,8 @@
 
 #[path = "../support/cluster.rs"]
 mod cluster;
+#[path = "../support/errands.rs"]
+mod errands;
 #[path = "../support/fio.rs"]
 mod fio;
 #[path = "../support/minisheep.rs"]
@@ -70,6 +73,7 @@ mod ends;
 mod fences;
 mod kill;
 mod leave;
+mod life;
 mod load;
 mod pages;
 mod parked;
