@@ -156,7 +156,7 @@ impl Sheep {
         let id = self.take_id(class, None);
         let waiting = Waiting { id, request, span, copies };
         match class {
-            Class::Change | Class::Read if copies > 0 && waiting.request.is_for_data() => {
+            Class::Change | Class::Read if copies > 0 && waiting.request.is_for_any_node() => {
                 self.inbox[class as usize].push_back(waiting);
             }
             _ => self.home.enqueue(class, waiting),

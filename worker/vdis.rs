@@ -27,6 +27,9 @@ const FRONT_ENTRIES: u32 = 1024;
 /// Index entries that one request reads: 1 MiB of them.
 const PIECE_ENTRIES: u32 = 1 << 18;
 
+/// So many copies each object has, whatever its VDI says, which is known only afterwards: the
+/// first of an object's holders has it.
+const COPIES_SURE: u8 = 1;
 /// Bytes of a tree node's head, as a request wants them.
 const TREE_HEAD_ROOM: u32 = 8;
 
@@ -105,7 +108,8 @@ impl VdiScan {
         io: &mut Context<Waiter>,
     ) {
         *self.reading.entry(vid).or_default() += 1;
-        self.ask(request, answer, io);
+        let waiter = Waiter::Query(self.tag, Part::Vdis(answer));
+        io.send_of(request, None, COPIES_SURE, waiter);
     }
 
     /// Takes an answer. `true`: it was the last.

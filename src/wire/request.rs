@@ -159,12 +159,17 @@ impl Request {
         ObjectId::from_raw(self.header.obj().oid)
     }
 
-    /// Whether it reads, writes or makes a data object, which any node can do.
+    /// Whether any node may be asked for it: it reads an object, or it writes or makes a data
+    /// object.
     #[must_use]
-    pub fn is_for_data(&self) -> bool {
-        let kinds = [Opcode::ReadObj, Opcode::WriteObj, Opcode::CreateAndWriteObj];
-        let is_for_object = self.opcode().is_some_and(|opcode| kinds.contains(&opcode));
-        is_for_object && self.object().kind() == ObjectKind::Data
+    pub fn is_for_any_node(&self) -> bool {
+        match self.opcode() {
+            Some(Opcode::ReadObj) => true,
+            Some(Opcode::WriteObj | Opcode::CreateAndWriteObj) => {
+                self.object().kind() == ObjectKind::Data
+            }
+            Some(_) | None => false,
+        }
     }
 
     /// Reads a piece of a data object.

@@ -23,10 +23,11 @@ pub const FILE: &str = "null";
 /// The kernel may remember all that is said here.
 const FOR_EVER: Duration = Duration::from_secs(1 << 20);
 const FILE_INO: INodeNo = INodeNo(2);
-/// These as in sheepfs (`supervisor/fs/init.rs`, `supervisor/session.rs`).
+/// These as in sheepfs (`supervisor/fs/init.rs`).
 const REQUEST_LEN_MAX: u32 = 1 << 20;
 const BACKGROUND_MAX: u16 = 96;
 const CONGESTED_AT: u16 = 72;
+/// sheepfs has one; here, where a request is no work, two answer more.
 const THREADS: usize = 2;
 const WANTED: InitFlags = InitFlags::FUSE_ASYNC_DIO
     .union(InitFlags::FUSE_PARALLEL_DIROPS)
