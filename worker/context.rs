@@ -17,8 +17,8 @@ use std::time::Instant;
 pub trait Wire {
     /// Queues a request to the sheep in use and gives its id.
     fn request(&mut self, request: Request, span: Option<Span>) -> u32;
-    /// The same; one for a data object of so many copies may go to any node that holds
-    /// one.
+    /// The same; one for an object of so many copies may go to any node that holds one, if it
+    /// reads, or the object is of data.
     fn request_of(&mut self, request: Request, span: Option<Span>, copies: u8) -> u32;
     /// Asks another node. `None` when that can't even be tried.
     fn ask_node(&mut self, node: SocketAddr, request: Request, now: Instant) -> Option<u32>;
@@ -54,7 +54,7 @@ impl<W> Context<'_, W> {
         self.waiters.insert(id, waiter);
     }
 
-    /// Sends a request; one for a data object of so many copies may go to any holder.
+    /// Sends a request, as [`Wire::request_of`] does.
     pub fn send_of(&mut self, request: Request, span: Option<Span>, copies: u8, waiter: W) {
         let id = self.wire.request_of(request, span, copies);
         self.waiters.insert(id, waiter);

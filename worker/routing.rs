@@ -1,4 +1,5 @@
-//! Which node of the cluster a request for a data object goes to: the decisions, pure.
+//! Which node of the cluster a request for a data object goes to, or one that reads an inode
+//! for a list: the decisions, pure.
 //!
 //! Any node serves any object, as a gateway; one that holds a replica serves it without a
 //! hop. So a data object of a replicated VDI is asked of one of its holders

@@ -2,10 +2,10 @@
 //! connections to nodes that hold objects, made when they are needed; and short ones
 //! besides, for one question each.
 //!
-//! A request for a data object waits in an inbox until [`Sheep::dispatch`] decides which
-//! node it goes to ([`crate::routing`]); all others are home's. A request that was asked
-//! for has not left yet: dispatching gives it to a connection. Whoever must say something
-//! before it leaves has until then.
+//! A request that any node may be asked for waits in an inbox until [`Sheep::dispatch`]
+//! decides which node it goes to ([`crate::routing`]); all others are home's. A request that
+//! was asked for has not left yet: dispatching gives it to a connection. Whoever must say
+//! something before it leaves has until then.
 
 mod behind;
 mod direct;

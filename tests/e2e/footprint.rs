@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-/// Of a supervisor, whose memory is locked: two FUSE threads have 16 MiB each.
+/// Of a supervisor, whose memory is locked: a FUSE thread has 16 MiB.
 const SUPERVISOR_KIB_MAX: u64 = 56 << 10;
 const WORKER_KIB_MAX: u64 = 32 << 10;
 /// What both share, of which each worker has one.
