@@ -234,12 +234,13 @@ impl Control {
         let then = self.plan(cause, now);
         self.life = Life::Lost { generation, gateway, then };
         self.publish();
+        // Last, so that nobody who sees it takes the lost one for the next one that serves.
+        self.shared.known().count(cause.swap());
     }
 
     fn say_lost(&mut self, cause: Cause, generation: u64, now: Instant) {
         let sheep = cause.node().unwrap_or(self.candidates.current());
         let words = cause.words();
-        self.shared.known().count(cause.swap());
         match (cause, self.life.is_connected()) {
             (Cause::Failover, _) => tracing::info!(worker = generation, %sheep, "left: {words}"),
             (_, true) => tracing::warn!(worker = generation, %sheep, "lost: {words}"),
