@@ -44,6 +44,7 @@ use crate::wire::header::VdiFields;
 use crate::wire::{Status, VdiName};
 
 pub mod attributes;
+pub mod bare;
 pub mod buffer;
 pub mod connection;
 pub mod control;

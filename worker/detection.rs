@@ -150,6 +150,7 @@ fn is_lookup(opcode: Opcode) -> bool {
         | Opcode::WriteObj
         | Opcode::RemoveObj
         | Opcode::DiscardObj
+        | Opcode::DecrefObj
         | Opcode::ReadVdis
         | Opcode::FlushVdi
         | Opcode::GetClusterDefault

@@ -419,7 +419,13 @@ impl Sheep {
 
 fn class_of(request: &Request) -> Class {
     match request.opcode() {
-        Some(Opcode::WriteObj | Opcode::CreateAndWriteObj | Opcode::DiscardObj) => Class::Change,
+        Some(
+            Opcode::WriteObj
+            | Opcode::CreateAndWriteObj
+            | Opcode::DiscardObj
+            | Opcode::RemoveObj
+            | Opcode::DecrefObj,
+        ) => Class::Change,
         Some(
             Opcode::NewVdi
             | Opcode::LockVdi

@@ -3,7 +3,7 @@
 use super::counters::STAT_LEN;
 use super::rules::Rule;
 use super::sheep::{Answer, Incoming, Phase, Sheep};
-use super::{attributes, index, nodes, objects, vdis};
+use super::{attributes, bare, index, nodes, objects, vdis};
 use crate::wire::cluster::{CLUSTER_INFO_LEN, NODE_LEN};
 use crate::wire::header::flags;
 use crate::wire::name::NAME_FIELD_LEN;
@@ -57,6 +57,7 @@ fn carry_out(sheep: &Sheep, request: &Incoming, opcode: Opcode) -> Result<Answer
         Opcode::RemoveObj => objects::remove(sheep, request),
         Opcode::Exist => objects::exist(sheep, request),
         Opcode::DiscardObj => index::discard(sheep, request),
+        Opcode::DecrefObj => bare::drop_reference(sheep, request),
         Opcode::NewVdi => vdis::create(sheep, request),
         Opcode::DelVdi => vdis::delete(sheep, request),
         Opcode::GetVdiInfo => vdis::look_up(sheep, request),

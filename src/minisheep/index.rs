@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::bare;
 use super::image::Gref;
 use super::lives::Life;
 use super::references::Reference;
@@ -19,7 +20,7 @@ use crate::wire::{ObjectId, Status, u32_at};
 
 const ENTRY_LEN: u64 = 4;
 const GREF_LEN: usize = 8;
-const STORE_POLICY_HYPER: u8 = 1;
+pub(super) const STORE_POLICY_HYPER: u8 = 1;
 
 /// WRITE_OBJ of an inode.
 pub fn write_inode(sheep: &Sheep, request: &Incoming) -> Result<(), Status> {
@@ -29,6 +30,9 @@ pub fn write_inode(sheep: &Sheep, request: &Incoming) -> Result<(), Status> {
     let start = u64::from(request.header.obj().offset);
     let end = start + u64::from(request.header.data_length);
     let (index, grefs) = (u64::from(INDEX_OFFSET), u64::from(GREF_OFFSET));
+    if bare::is_entry(start, request.payload.len()) {
+        return bare::write_entry(sheep, request, &vdi, start);
+    }
     if start >= index && end <= grefs {
         return write_index(sheep, request, &vdi, start);
     }

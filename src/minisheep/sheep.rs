@@ -224,6 +224,11 @@ impl Sheep {
         }
     }
 
+    /// Gives a reference up at once, whatever the hooks like.
+    pub fn give_up_now(&self, reference: Reference) {
+        self.references.drop_all(&[reference]);
+    }
+
     /// Counts a broken rule.
     pub fn broken(&self, rule: Rule, request: &Incoming) {
         self.rules.broken(rule, &request.header);

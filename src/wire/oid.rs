@@ -72,6 +72,12 @@ impl ObjectId {
         Self(u64::from(vid.0) << 32 | u64::from(index))
     }
 
+    /// The reference counts of block `index` of `vid`.
+    #[must_use]
+    pub fn ledger(vid: VdiId, index: u32) -> Self {
+        Self(LEDGER_BIT | Self::data(vid, index).0)
+    }
+
     /// The inode of `vid`.
     #[must_use]
     pub fn inode(vid: VdiId) -> Self {

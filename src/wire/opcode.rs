@@ -36,7 +36,7 @@ opcodes! {
     ReadObj = 0x02,
     /// Overwrite a part of an existing object.
     WriteObj = 0x03,
-    /// Remove an object on all nodes; for repair tools.
+    /// Remove an object on all nodes; touches no index.
     RemoveObj = 0x04,
     /// Clear an index entry and drop its object (protocol 10).
     DiscardObj = 0x05,
@@ -82,6 +82,8 @@ opcodes! {
     Exist = 0xbd,
     /// The cluster's state in one structure.
     ClusterInfo = 0xbe,
+    /// Give up one reference of a data object that snapshots share (protocol 9).
+    DecrefObj = 0xc1,
     /// The bitmap of deleted vids.
     ReadDelVdis = 0xc9,
 }

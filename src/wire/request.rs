@@ -7,6 +7,7 @@
 //! place from an [`Extent`] that was checked against the object's size, and
 //! copies are always 0.
 
+mod discard;
 mod manage;
 
 use super::cluster;
