@@ -249,6 +249,8 @@ impl Link {
                 Ok(Some(FromWorker::Allocated { volume, allocation })) => {
                     data.note_allocated(volume, allocation);
                 }
+                // All that it follows is in the state by now.
+                Ok(Some(FromWorker::Discarding { .. })) => self.send(ToWorker::Noted),
                 Ok(Some(FromWorker::Done { tag, outcome })) if tag.0 & CONTROL_TAG == 0 => {
                     done.push((tag, outcome));
                 }

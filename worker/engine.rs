@@ -130,12 +130,22 @@ impl Engine {
                 self.queries.insert(tag, run);
             }
             ToWorker::Read { tag, volume, offset, span } => {
-                let transfer = Transfer { tag, kind: Kind::Read, offset, again: false };
+                let transfer =
+                    Transfer { tag, kind: Kind::Read, offset, again: false, sparse: false };
                 self.transfer(volume, transfer, span, around);
             }
             ToWorker::Write { tag, volume, offset, span, again } => {
-                let transfer = Transfer { tag, kind: Kind::Write, offset, again };
+                let transfer = Transfer { tag, kind: Kind::Write, offset, again, sparse: false };
                 self.transfer(volume, transfer, span, around);
+            }
+            ToWorker::Zero { tag, volume, offset, span, again } => {
+                let transfer = Transfer { tag, kind: Kind::Write, offset, again, sparse: true };
+                self.transfer(volume, transfer, span, around);
+            }
+            ToWorker::Discard { tag, volume, offset, len, again } => {
+                self.with_volume(tag, volume, around, |volume, io| {
+                    volume.discard(tag, (offset, len), again, io);
+                });
             }
             ToWorker::Flush { tag, volume } => {
                 self.with_volume(tag, volume, around, |volume, io| volume.flush(tag, io));

@@ -284,7 +284,10 @@ impl Session {
 }
 
 fn must_be_noted(word: &FromWorker) -> bool {
-    matches!(word, FromWorker::LockSent { .. } | FromWorker::Repairing { .. })
+    matches!(
+        word,
+        FromWorker::LockSent { .. } | FromWorker::Repairing { .. } | FromWorker::Discarding { .. }
+    )
 }
 
 #[cfg(test)]

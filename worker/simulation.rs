@@ -7,6 +7,7 @@ mod cached;
 mod cases;
 mod cluster;
 mod deaths;
+mod discards;
 mod pages;
 mod random;
 mod resumed;
@@ -239,6 +240,7 @@ fn is_answer(message: &FromWorker) -> bool {
         message,
         FromWorker::Creating { .. }
             | FromWorker::Repairing { .. }
+            | FromWorker::Discarding { .. }
             | FromWorker::Allocated { .. }
             | FromWorker::HeaderSeen { .. }
             | FromWorker::LockSent { .. }

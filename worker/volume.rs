@@ -17,6 +17,7 @@
 //! finds its new vid and goes on ([`reload`]); nobody above notices.
 
 mod cached;
+mod discard;
 pub mod flush;
 pub mod index;
 pub mod objects;
@@ -34,9 +35,10 @@ mod updates;
 use crate::context::Context;
 use crate::engine::Waiter;
 use crate::verdict::{Verdict, on_object};
+use discard::{Discard, Question};
 use flush::Barriers;
 use index::{Index, Update, Updates};
-use objects::{Doubt, Kind, ObjectQueue, Part, PartId, State};
+use objects::{Kind, ObjectQueue, Part, PartId, State};
 use recent::{Allocation, Recent};
 use reload::Reload;
 use sheepfs::ipc::{Failure, Gateways, Span, Tag, VolumeFacts, VolumeId};
@@ -86,6 +88,8 @@ pub enum Wait {
     Reload,
     /// The release of the lock at the end.
     Release(Tag),
+    /// A step of a discard.
+    Discard(Tag, Question),
 }
 
 /// A request of the supervisor's, in parts.
@@ -97,6 +101,8 @@ struct Op {
     write: Option<u64>,
     /// Whether an earlier worker may have begun with it.
     again: bool,
+    /// Whether it writes nothing where a hole is.
+    sparse: bool,
 }
 
 /// A read or a write, without its bytes.
@@ -110,6 +116,8 @@ pub struct Transfer {
     pub offset: u64,
     /// Whether an earlier worker may have begun with it.
     pub again: bool,
+    /// Whether it writes zeros, and nothing where a hole is.
+    pub sparse: bool,
 }
 
 /// Whether parts may run.
@@ -152,6 +160,7 @@ pub struct Volume {
     updates_delayed: Option<Instant>,
     objects: BTreeMap<u32, ObjectQueue>,
     ops: BTreeMap<Tag, Op>,
+    discards: BTreeMap<Tag, Discard>,
     barriers: Barriers,
     recent: Recent,
     streams: Streams,
@@ -162,6 +171,8 @@ pub struct Volume {
     repairing: Option<u32>,
     /// Blocks whose entries, ours already, were written again.
     rewritten: BTreeSet<u32>,
+    /// Blocks whose entries could not be written, or only somewhere.
+    unsure: BTreeSet<u32>,
     /// How often in a row a page of the index was refused.
     refusals: u32,
     phase: Phase,
@@ -197,6 +208,7 @@ impl Volume {
             updates_delayed: None,
             objects: BTreeMap::new(),
             ops: BTreeMap::new(),
+            discards: BTreeMap::new(),
             barriers: Barriers::default(),
             recent: Recent::new(now),
             streams: Streams::default(),
@@ -204,6 +216,7 @@ impl Volume {
             lock_sent: Gateways::default(),
             repairing: None,
             rewritten: BTreeSet::new(),
+            unsure: BTreeSet::new(),
             refusals: 0,
             phase: Phase::Serving,
             pausing: false,
@@ -270,10 +283,10 @@ impl Volume {
     }
 
     fn queue(&mut self, transfer: Transfer, span: Span, io: &mut Io) {
-        let Transfer { tag, kind, offset, again } = transfer;
+        let Transfer { tag, kind, offset, again, sparse } = transfer;
         let objects = self.split(tag, kind, offset, span);
-        let write = (kind == Kind::Write).then(|| self.barriers.begin_write());
-        self.ops.insert(tag, Op { parts_left: objects.len(), failure: None, write, again });
+        let write = kind.is_change().then(|| self.barriers.begin_write());
+        self.ops.insert(tag, Op { parts_left: objects.len(), failure: None, write, again, sparse });
         if objects.is_empty() {
             return self.finish_op(tag, io);
         }
@@ -285,7 +298,7 @@ impl Volume {
     fn refusal(&self, kind: Kind) -> Option<Failure> {
         match self.phase {
             Phase::Failed(failure) => Some(failure),
-            _ if kind == Kind::Write && self.header.is_snapshot() => Some(Failure::ReadOnly),
+            _ if kind.is_change() && self.header.is_snapshot() => Some(Failure::ReadOnly),
             Phase::Serving | Phase::Resting | Phase::Draining | Phase::Reloading(_) => None,
         }
     }
@@ -306,17 +319,25 @@ impl Volume {
                 break;
             };
             let Some(extent) = Extent::new(inside, len, shift) else { break };
-            let id = PartId(self.next_part);
-            self.next_part += 1;
-            let span = span.part(done, len);
-            let state = State::Waiting;
-            let doubt = Doubt::None;
-            let part = Part { id, tag, kind, extent, span, state, doubt, learns: None };
-            self.objects.entry(object).or_default().push(part);
+            let id = self.take_part_id();
+            self.queue_part(object, Part::new(id, tag, kind, extent, span.part(done, len)));
             parts.push((object, id));
             done += len;
         }
         parts
+    }
+
+    fn take_part_id(&mut self) -> PartId {
+        self.next_part += 1;
+        PartId(self.next_part)
+    }
+
+    fn queue_part(&mut self, object: u32, part: Part) {
+        self.objects.entry(object).or_default().push(part);
+    }
+
+    fn state_of(&self, object: u32, part: PartId) -> Option<State> {
+        self.objects.get(&object)?.state_of(part)
     }
 
     fn send(&mut self, request: Request, span: Option<Span>, wait: Wait, io: &mut Io) {
@@ -370,6 +391,9 @@ impl Volume {
             Wait::Header(asked) => self.header_replied(asked, verdict, bytes, io),
             Wait::Reload => self.reload_replied(status, bytes, vid, io),
             Wait::Release(tag) => io.done(tag, released(verdict)),
+            Wait::Discard(tag, question) => {
+                self.discard_replied(tag, question, verdict, (bytes, vid), io);
+            }
         }
         self.settle(io);
         false
@@ -379,7 +403,11 @@ impl Volume {
     fn ruling(&self, wait: &Wait, verdict: Verdict) -> Verdict {
         let asks = matches!(
             wait,
-            Wait::StripeRest(..) | Wait::Recheck(..) | Wait::Recovery(..) | Wait::Confirm(..)
+            Wait::StripeRest(..)
+                | Wait::Recheck(..)
+                | Wait::Recovery(..)
+                | Wait::Confirm(..)
+                | Wait::Discard(..)
         );
         match self.failure() {
             Some(failure) if asks || verdict != Verdict::Done => Verdict::Fail(failure),
@@ -396,6 +424,7 @@ impl Volume {
 
     fn finish_op(&mut self, tag: Tag, io: &mut Io) {
         let Some(op) = self.ops.remove(&tag) else { return };
+        self.discards.remove(&tag);
         io.done(tag, op.failure.map_or(Ok(()), Err));
         if let Some(write) = op.write {
             self.barriers.end_write(write);
@@ -414,6 +443,7 @@ impl Volume {
         let ripe: Vec<u32> = self.objects.iter_mut().filter_map(ripe).collect();
         ripe.iter().for_each(|object| self.pump(*object, io));
         self.tick_flushes(io);
+        self.tick_discards(io);
         self.tick_reload(io);
         self.check_header(io);
         self.settle(io);
@@ -428,7 +458,14 @@ impl Volume {
         };
         let parts = self.objects.values().filter_map(ObjectQueue::delayed_until).min();
         let flushes = self.barriers.delayed_until();
-        [self.updates_delayed, reload, parts, flushes].into_iter().flatten().min()
+        let discards = self.discards.values().filter_map(Discard::delayed_until).min();
+        [self.updates_delayed, reload, parts, flushes, discards].into_iter().flatten().min()
+    }
+
+    /// Whether nothing is on the wire, and nothing that was begun has more to send.
+    fn is_quiet(&self) -> bool {
+        let discarding = self.discards.values().any(Discard::is_running);
+        self.on_wire == 0 && self.updates.is_idle() && !discarding
     }
 
     /// Starts what waits for the wire to be empty.
@@ -436,8 +473,7 @@ impl Volume {
         if self.pausing && matches!(self.phase, Phase::Serving) {
             self.phase = Phase::Resting;
         }
-        let idle = self.on_wire == 0 && self.updates.is_idle();
-        if idle && matches!(self.phase, Phase::Draining) {
+        if self.is_quiet() && matches!(self.phase, Phase::Draining) {
             self.begin_reload(io);
         }
         let settled = matches!(self.phase, Phase::Serving | Phase::Failed(_));

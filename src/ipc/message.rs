@@ -176,7 +176,8 @@ pub enum ToWorker {
         /// Bytes.
         cache_bytes: u64,
     },
-    /// One [`FromWorker::LockSent`] or [`FromWorker::Repairing`] is written down where it
+    /// One [`FromWorker::LockSent`], [`FromWorker::Repairing`] or
+    /// [`FromWorker::Discarding`] is written down where it
     /// outlives the supervisor too.
     Noted,
     /// Log from now on what that filter lets through, in the syntax of
@@ -214,6 +215,33 @@ pub enum ToWorker {
     GoOn {
         /// Which errand.
         tag: Tag,
+    },
+    /// Write zeros from the arena where something is; what is a hole stays one.
+    Zero {
+        /// Answered by [`FromWorker::Done`].
+        tag: Tag,
+        /// The volume.
+        volume: VolumeId,
+        /// First byte, in the volume. The range lies inside the volume.
+        offset: u64,
+        /// Zeros, as many as are to be written.
+        span: RawSpan,
+        /// As in [`ToWorker::Write`].
+        again: bool,
+    },
+    /// Take whole objects out of the cluster: those that lie in the range completely, and
+    /// the volume's last one when the range ends with the volume.
+    Discard {
+        /// Answered by [`FromWorker::Done`].
+        tag: Tag,
+        /// The volume.
+        volume: VolumeId,
+        /// First byte, in the volume. The range lies inside the volume.
+        offset: u64,
+        /// Bytes.
+        len: u32,
+        /// Whether an earlier worker may have begun with it.
+        again: bool,
     },
 }
 
@@ -362,6 +390,12 @@ pub enum FromWorker {
     Closed {
         /// The node.
         node: SocketAddr,
+    },
+    /// Entries of the index are about to be cleared, after it was said that their blocks
+    /// are no allocations any more. That waits for [`ToWorker::Noted`].
+    Discarding {
+        /// The volume.
+        volume: VolumeId,
     },
     /// How requests were sent; said with a [`FromWorker::Pong`] when that has changed.
     Routed {

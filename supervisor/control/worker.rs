@@ -89,7 +89,9 @@ impl Control {
                 self.send(ToWorker::Noted);
             }
             // The link passes them to the data path.
-            FromWorker::Creating { .. } | FromWorker::Allocated { .. } => {}
+            FromWorker::Creating { .. }
+            | FromWorker::Allocated { .. }
+            | FromWorker::Discarding { .. } => {}
             FromWorker::Repairing { volume, block } => {
                 self.repairing.insert(volume, block);
                 self.send(ToWorker::Noted);

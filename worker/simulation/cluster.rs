@@ -1,5 +1,8 @@
 //! The cluster: objects and inodes in memory, and the rules that it checks.
 
+mod references;
+mod slow;
+
 use crate::context::Wire;
 use sheepfs::ipc::{Arena, Span};
 use sheepfs::wire::cluster::{Lock, NodeId, VdiState};
@@ -79,6 +82,29 @@ pub struct Cluster {
     pub locks: Option<BTreeSet<u32>>,
     /// How often it still says that it recovers.
     pub recovering: usize,
+    /// Whether references that index updates give up are counted.
+    pub counts: bool,
+    /// What is left of shared objects' references.
+    pub ledgers: HashMap<u64, Vec<i32>>,
+    /// What a snapshot that is being made has read.
+    slow: Option<Inode>,
+    /// What discards have done.
+    pub discarded: Discarded,
+}
+
+/// How often what was done for discards.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Discarded {
+    /// Entries cleared.
+    pub cleared: usize,
+    /// Entries put back in snapshots.
+    pub restored: usize,
+    /// Objects removed that were there.
+    pub removed: usize,
+    /// References given up.
+    pub dropped: usize,
+    /// Entries that a snapshot has written back.
+    pub reverted: usize,
 }
 
 impl Wire for Cluster {
@@ -137,6 +163,10 @@ impl Cluster {
             released: Vec::new(),
             locks: None,
             recovering: 0,
+            counts: false,
+            ledgers: HashMap::new(),
+            slow: None,
+            discarded: Discarded::default(),
         }
     }
 
@@ -192,6 +222,10 @@ impl Cluster {
             Payload::External => arena.bytes(sent.span.unwrap()).to_vec(),
             Payload::None => Vec::new(),
         };
+        if matches!(sent.request.opcode(), Some(Opcode::LockVdi | Opcode::GetVdiInfo)) {
+            // Operations of the whole cluster follow each other.
+            self.end_snapshot();
+        }
         let (status, bytes, vid) = match sent.request.opcode().unwrap() {
             Opcode::ReadObj => self.read(header.obj().oid, header.obj().offset, header.data_length),
             Opcode::WriteObj | Opcode::CreateAndWriteObj => self.write(&header, &payload),
@@ -212,6 +246,8 @@ impl Cluster {
                 }
                 (Status::Success, Vec::new(), 0)
             }
+            Opcode::RemoveObj => self.remove(header.obj().oid),
+            Opcode::DecrefObj => self.decref(&header),
             // A cluster of no nodes.
             Opcode::GetNodeList => (Status::Success, Vec::new(), 0),
             other => panic!("nobody asks {other:?} here"),
@@ -274,7 +310,8 @@ impl Cluster {
         let (at, end) = (offset as usize, (offset + len) as usize);
         let found = match (oid.kind(), self.inodes.get(&oid.vid_raw())) {
             (ObjectKind::Inode, Some(inode)) if offset >= GREF_OFFSET => {
-                Some(inode.grefs.get(&at).cloned().unwrap_or(vec![0; 8]))
+                let gref = |at: usize| inode.grefs.get(&at).cloned().unwrap_or(vec![0; 8]);
+                Some((at..end).step_by(8).flat_map(gref).collect())
             }
             (ObjectKind::Inode, inode) => inode.map(|inode| inode.bytes[at..end].to_vec()),
             _ => self.objects.get(&oid.raw()).map(|object| object[at..end].to_vec()),
@@ -292,7 +329,7 @@ impl Cluster {
         if oid.kind() == ObjectKind::Inode {
             return self.write_inode(oid.vid_raw(), at, payload);
         }
-        if self.inodes[&oid.vid_raw()].bytes[520..528] != [0; 8] {
+        if self.is_frozen(oid.vid_raw()) {
             return (Status::Readonly, Vec::new(), 0);
         }
         assert!(at + payload.len() <= self.shape.object_len());
@@ -323,6 +360,9 @@ impl Cluster {
             return (Status::Success, Vec::new(), 0);
         }
         assert!(at >= INODE_HEADER_LEN, "nobody writes headers here");
+        if payload.len() == 3 {
+            return self.write_bare(vid, at, payload);
+        }
         for (number, word) in (((at - INODE_HEADER_LEN) / 4)..).zip(payload.chunks_exact(4)) {
             let (index, value) =
                 (u32::try_from(number).unwrap(), u32::from_le_bytes(word.try_into().unwrap()));
@@ -336,8 +376,10 @@ impl Cluster {
                 self.newest = Some((index, self.entry(vid, index)));
             }
             self.updates += 1;
+            self.give_up_entry(vid, index, value);
             let inode = self.inodes.get_mut(&vid).unwrap();
             inode.grefs.remove(&gref_at(index));
+            self.copy_entry(vid, index, value);
         }
         self.inodes.get_mut(&vid).unwrap().bytes[at..at + payload.len()].copy_from_slice(payload);
         (Status::Success, Vec::new(), 0)

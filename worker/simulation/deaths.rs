@@ -36,6 +36,11 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
+    /// The vid of the volume, as far as it was told.
+    pub fn vid(&self) -> Option<u32> {
+        self.facts.as_ref().map(|facts| facts.vid)
+    }
+
     /// A request is under way.
     pub fn note(&mut self, tag: Tag, message: ToWorker) {
         self.unanswered.insert(tag, message);
@@ -53,7 +58,12 @@ impl Supervisor {
     pub fn die(&mut self, run: &mut Run) {
         let said = &run.said[self.read..];
         let noted = |m: &FromWorker| {
-            matches!(m, FromWorker::LockSent { .. } | FromWorker::Repairing { .. })
+            matches!(
+                m,
+                FromWorker::LockSent { .. }
+                    | FromWorker::Repairing { .. }
+                    | FromWorker::Discarding { .. }
+            )
         };
         let heard_min = said.iter().rposition(noted).map_or(0, |at| at + 1);
         let heard = heard_min + run.random.below(said.len() - heard_min + 1);
@@ -110,6 +120,7 @@ impl Supervisor {
         run.engine = Engine::new(cache_bytes, true);
         run.engine.limit_index_pages(0);
         if run.random.below(3) == 0 {
+            run.cluster.end_snapshot();
             run.cluster.snapshot();
         }
         self.resume(run);
@@ -121,7 +132,10 @@ impl Supervisor {
         for message in self.unanswered.values() {
             self.replays += 1;
             let mut message = message.clone();
-            if let ToWorker::Write { again, .. } = &mut message {
+            if let ToWorker::Write { again, .. }
+            | ToWorker::Zero { again, .. }
+            | ToWorker::Discard { again, .. } = &mut message
+            {
                 *again = true;
             }
             run.tell(message);
@@ -163,10 +177,12 @@ impl Run {
             let header = sent.request.header(0);
             let object = header.opcode <= 3 && header.has_payload();
             let data = ObjectId::from_raw(header.obj().oid).kind() == ObjectKind::Data;
+            let removal =
+                [Opcode::RemoveObj.code(), Opcode::DecrefObj.code()].contains(&header.opcode);
             let lock = [Opcode::LockVdi.code(), Opcode::ReleaseVdi.code()].contains(&header.opcode);
             match self.random.below(3) {
-                0 if object && data => self.orphans.push(sent),
-                1 if object || lock => drop(self.cluster.execute(&sent, &self.arena)),
+                0 if object && data || removal => self.orphans.push(sent),
+                1 if object || lock || removal => drop(self.cluster.execute(&sent, &self.arena)),
                 _ => {}
             }
         }

@@ -64,7 +64,7 @@ impl Volume {
                 io.cache.forget_object(owner, object, self.header.block_size_shift);
                 io.ahead.void_object(self.id, object);
             }
-            (Kind::Write, _) => {
+            (Kind::Write | Kind::Discard, _) => {
                 io.cache.forget(&Piece { owner, object, extent: part.extent });
                 io.ahead.void(self.id, object, part.extent);
             }

@@ -11,7 +11,8 @@
 //!   must repeat them (hazard 40).
 //!
 //! Reads wait for overlapping writes too, and writes for reads: so a read is
-//! never torn, and once it has seen a write, no later read misses it.
+//! never torn, and once it has seen a write, no later read misses it. A discard of an
+//! object overlaps everything.
 
 use sheepfs::ipc::{Span, Tag};
 use sheepfs::wire::VdiId;
@@ -32,6 +33,15 @@ pub enum Kind {
     Read,
     /// Writes from its span.
     Write,
+    /// Takes the whole object away ([`super::discard`]).
+    Discard,
+}
+
+impl Kind {
+    /// Whether it changes the object.
+    pub fn is_change(self) -> bool {
+        self != Self::Read
+    }
 }
 
 /// Where a part stands.
@@ -49,6 +59,8 @@ pub enum State {
     Awaiting,
     /// Its index entry is read again, which was this before.
     Rechecking(u32),
+    /// A discard's turn has come here, and not yet on all of its objects.
+    Holding,
 }
 
 /// The piece of a request that lies in one object.
@@ -87,11 +99,20 @@ pub enum Doubt {
 }
 
 impl Part {
+    /// A part that waits.
+    pub fn new(id: PartId, tag: Tag, kind: Kind, extent: Extent, span: Span) -> Self {
+        let (state, doubt) = (State::Waiting, Doubt::None);
+        Self { id, tag, kind, extent, span, state, doubt, learns: None }
+    }
+
     fn is_active(&self) -> bool {
         matches!(self.state, State::Running | State::Creating | State::Rechecking(_))
     }
 
     fn range(&self, stripes: bool) -> (u64, u64) {
+        if self.kind == Kind::Discard {
+            return (0, u64::MAX);
+        }
         let start = u64::from(self.extent.offset());
         let end = start + u64::from(self.extent.len());
         if stripes {
@@ -125,6 +146,11 @@ impl ObjectQueue {
         self.parts.iter_mut().find(|part| part.id == id)
     }
 
+    /// Where a part stands.
+    pub fn state_of(&self, id: PartId) -> Option<State> {
+        self.parts.iter().find(|part| part.id == id).map(|part| part.state)
+    }
+
     /// Takes a part out.
     pub fn remove(&mut self, id: PartId) -> Option<Part> {
         let at = self.parts.iter().position(|part| part.id == id)?;
@@ -138,9 +164,9 @@ impl ObjectQueue {
         waiting
     }
 
-    /// Whether a write is under way or waits.
+    /// Whether a change is under way or waits.
     pub fn has_writes(&self) -> bool {
-        self.parts.iter().any(|part| part.kind == Kind::Write)
+        self.parts.iter().any(|part| part.kind.is_change())
     }
 
     /// Lets all parts that wait wait until then.
@@ -178,7 +204,8 @@ impl ObjectQueue {
             | State::Running
             | State::Creating
             | State::Awaiting
-            | State::Rechecking(_) => None,
+            | State::Rechecking(_)
+            | State::Holding => None,
         };
         self.parts.iter().filter_map(until).min()
     }
@@ -196,7 +223,11 @@ impl ObjectQueue {
         let ripe = match part.state {
             State::Waiting => true,
             State::Delayed(until) => until <= now,
-            State::Running | State::Creating | State::Awaiting | State::Rechecking(_) => false,
+            State::Running
+            | State::Creating
+            | State::Awaiting
+            | State::Rechecking(_)
+            | State::Holding => false,
         };
         let blocks = |(number, other): (usize, &Part)| {
             let before = number < at || other.is_active();
@@ -207,14 +238,14 @@ impl ObjectQueue {
 }
 
 fn conflicts(part: &Part, other: &Part, creates: bool, stripes: bool) -> bool {
-    let writes = part.kind == Kind::Write && other.kind == Kind::Write;
+    let writes = part.kind.is_change() && other.kind.is_change();
     // The other one is older or under way, so the object is its to create.
     let creating = other.state == State::Creating || creates;
     if writes && creating {
         return true;
     }
     let (a, b) = (part.range(stripes), other.range(stripes));
-    (part.kind == Kind::Write || other.kind == Kind::Write) && a.0 < b.1 && b.0 < a.1
+    (part.kind.is_change() || other.kind.is_change()) && a.0 < b.1 && b.0 < a.1
 }
 
 #[cfg(test)]
@@ -226,9 +257,7 @@ mod tests {
         let arena = Arena::create(4096).unwrap();
         let span = arena.check(RawSpan { offset: 0, len: 0 }).unwrap();
         let extent = Extent::new(offset, len, 22).unwrap();
-        let state = State::Waiting;
-        let (id, tag, doubt) = (PartId(id), Tag(id), Doubt::None);
-        Part { id, tag, kind, extent, span, state, doubt, learns: None }
+        Part::new(PartId(id), Tag(id), kind, extent, span)
     }
 
     /// Starts all that may start, and names them.
@@ -295,6 +324,25 @@ mod tests {
         let parts = [part(1, Kind::Write, 0, 100), part(2, Kind::Write, 400, 100)];
         assert_eq!(start(&mut queue(&parts), false, true), [1]);
         assert_eq!(start(&mut queue(&parts), false, false), [1, 2]);
+    }
+
+    /// Whatever its place in the object.
+    #[test]
+    fn a_discard_has_its_object_for_itself() {
+        let parts = [
+            part(1, Kind::Read, 0, 10),
+            part(2, Kind::Discard, 0, 0),
+            part(3, Kind::Read, 4000, 10),
+            part(4, Kind::Write, 8000, 10),
+        ];
+        let mut queue = queue(&parts);
+        assert_eq!(start(&mut queue, false, false), [1]);
+        queue.remove(PartId(1));
+        assert_eq!(start(&mut queue, false, false), [2]);
+        queue.get_mut(PartId(2)).unwrap().state = State::Holding;
+        assert!(start(&mut queue, false, false).is_empty(), "it waits for other objects");
+        queue.remove(PartId(2));
+        assert_eq!(start(&mut queue, false, false), [3, 4]);
     }
 
     #[test]

@@ -32,8 +32,12 @@ impl Volume {
             let Some(part) = queue.next(creates, self.header.is_erasure_coded(), io.now) else {
                 return;
             };
+            if part.kind == Kind::Discard {
+                return self.hold(object, &part, io);
+            }
             let known = match (part.kind, index::owner(entry)) {
-                (Kind::Write, _) => Cover::None,
+                (Kind::Write, None) if self.is_spared(object, part.tag) => Cover::Filled,
+                (Kind::Write | Kind::Discard, _) => Cover::None,
                 (Kind::Read, Some(owner)) => {
                     self.known((owner, object), part.extent, part.span, io)
                 }
@@ -57,7 +61,7 @@ impl Volume {
             (Kind::Read, Some(owner)) => {
                 (Request::read(owner, object, part.extent), State::Running)
             }
-            (Kind::Read, None) => return,
+            (Kind::Read, None) | (Kind::Discard, _) => return,
             (Kind::Write, Some(owner)) if owner == own => {
                 (Request::write(own, object, part.extent), self.state_of_write(object, part.tag))
             }
@@ -91,6 +95,11 @@ impl Volume {
     fn state_of_write(&mut self, object: u32, tag: Tag) -> State {
         let again = self.ops.get(&tag).is_some_and(|op| op.again);
         if again && self.rewritten.insert(object) { State::Creating } else { State::Running }
+    }
+
+    /// Whether a write that makes no object leaves a hole alone, which is one for certain.
+    fn is_spared(&self, object: u32, tag: Tag) -> bool {
+        !self.unsure.contains(&object) && self.ops.get(&tag).is_some_and(|op| op.sparse)
     }
 
     pub(super) fn set_state(&mut self, object: u32, part: PartId, state: State) {
@@ -242,10 +251,13 @@ impl Volume {
     pub(super) fn fail_object(&mut self, object: u32, failure: Failure, io: &mut Io) {
         let waiting =
             self.objects.get_mut(&object).map(ObjectQueue::remove_waiting).unwrap_or_default();
+        self.forget_if_empty(object);
         for part in waiting {
             self.finish_part_of(part.tag, Some(failure), io);
+            if part.kind == Kind::Discard {
+                self.abandon_discard(part.tag, failure, io);
+            }
         }
-        self.forget_if_empty(object);
     }
 
     pub(super) fn finish_part(

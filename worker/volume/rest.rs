@@ -25,9 +25,8 @@ impl Volume {
 
     /// Whether nothing of it is on the wire, nor will be. One that failed is always so.
     pub fn is_paused(&self) -> bool {
-        let rests = self.on_wire == 0 && self.updates.is_idle();
         match self.phase {
-            Phase::Resting => rests,
+            Phase::Resting => self.is_quiet(),
             Phase::Failed(_) => true,
             Phase::Serving | Phase::Draining | Phase::Reloading(_) => false,
         }

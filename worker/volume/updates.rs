@@ -30,6 +30,7 @@ impl Volume {
             Verdict::Done => {
                 for (block, _) in update.blocks() {
                     self.index.set(block, self.own.get());
+                    self.unsure.remove(&block);
                     let owner = self.own;
                     self.recent.push(Allocation { block, owner, at: io.now });
                     self.tell_allocation(block, owner.get(), io);
@@ -67,6 +68,9 @@ impl Volume {
     pub(super) fn finish_update(&mut self, update: &Update, failure: Option<Failure>, io: &mut Io) {
         self.updates.finish();
         for (block, part) in update.blocks() {
+            if failure.is_some() {
+                self.unsure.insert(block);
+            }
             self.finish_part(block, part, failure, io);
             self.pump(block, io);
         }

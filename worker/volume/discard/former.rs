@@ -1,0 +1,164 @@
+//! The vids before ours, which a discard may have found still working: what it cleared in
+//! one of them after that had become a snapshot is put back.
+//!
+//! Such an entry is known by its looks. It is 0, and its count is not: counts are raised
+//! for entries that are not 0 only, and whoever clears an entry for good takes its count
+//! along (protocol 9).
+
+use super::look::{self, Found};
+use super::{Block, Question, Stage};
+use crate::volume::{Io, Volume};
+use sheepfs::ipc::Tag;
+use sheepfs::wire::{Request, VdiId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Vids that are looked at. Each further one takes another snapshot during one discard.
+const DEPTH_MAX: u32 = 8;
+
+/// A vid that is looked at.
+#[derive(Debug)]
+pub struct Former {
+    vid: VdiId,
+    depth: u32,
+    /// Its own parent.
+    parent: u32,
+    /// What is to be put back.
+    lost: BTreeMap<u32, VdiId>,
+    /// Blocks that have an entry in a vid between.
+    taken: BTreeSet<u32>,
+    /// Whose objects nobody needs any more, and the generation of the reference to each.
+    left: BTreeMap<u32, (VdiId, u32)>,
+}
+
+impl Former {
+    /// Asks how it looks.
+    pub fn ask(&self, first: u32, count: u32) -> Vec<(Question, Option<Request>)> {
+        let mut asks = look::ask(self.vid, first, count);
+        asks.push((Question::FormerHeader, Some(Request::read_inode_header(self.vid))));
+        asks
+    }
+
+    /// Whether a block's entry is to be put back, or its object to be let go.
+    pub fn concerns(&self, block: u32) -> bool {
+        self.lost.contains_key(&block) || self.left.contains_key(&block)
+    }
+
+    /// Whether a block's reference is given up, which is done once.
+    pub fn counts(&self, block: u32) -> bool {
+        self.left.get(&block).is_some_and(|(_, generation)| *generation > 0)
+    }
+
+    /// Puts entries back, and lets go of what nobody needs.
+    pub fn settle(&self, due: &[(u32, u32)]) -> Vec<(Question, Option<Request>)> {
+        let act = |(block, _): &(u32, u32)| {
+            let back = self.lost.get(block);
+            let back = back.map(|owner| Request::write_bare_entry(self.vid, *block, Some(*owner)));
+            let release = |(owner, generation): &(VdiId, u32)| {
+                Some(match generation {
+                    0 => Request::remove(*owner, *block),
+                    generation => Request::drop_reference(*owner, *block, *generation),
+                })
+            };
+            let request = back.or_else(|| self.left.get(block).map(release))?;
+            Some((Question::Former(*block), request))
+        };
+        due.iter().filter_map(act).collect()
+    }
+
+    /// What a discard has cleared before the snapshot was made, and had no time to let go.
+    /// No vid after it has an entry either, so that nobody has. `was` is what this worker has
+    /// cleared here: another one's word is lost.
+    fn find_left(&mut self, found: &Found, blocks: &BTreeMap<u32, u32>) {
+        for (block, was) in blocks {
+            let Some((generation, 0)) = found.gref(*block) else { continue };
+            if found.entry(*block) != Some(0) {
+                continue;
+            }
+            let inherited = VdiId::new(*was).filter(|owner| *owner != self.vid);
+            match (u32::try_from(generation), inherited) {
+                (Ok(0), None) => drop(self.left.insert(*block, (self.vid, 0))),
+                (Ok(generation), Some(owner)) if generation > 0 => {
+                    self.left.insert(*block, (owner, generation));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What a discard has cleared here that the snapshot needs. An entry of generation 0
+    /// was the vid's own; another one was inherited, as it still is by `heir`.
+    fn find_lost(&mut self, found: &Found, heir: impl Fn(u32) -> Option<u32>, blocks: &[u32]) {
+        for block in blocks.iter().copied() {
+            let Some((generation, count)) = found.gref(block) else { continue };
+            if found.entry(block) != Some(0) || count <= 0 {
+                continue;
+            }
+            let owner =
+                if generation == 0 { Some(self.vid) } else { heir(block).and_then(VdiId::new) };
+            if let Some(owner) = owner {
+                self.lost.insert(block, owner);
+            }
+        }
+    }
+}
+
+impl Volume {
+    /// Looks at the vids before, if there are any.
+    pub(super) fn look_at_former(&mut self, tag: Tag, parent: u32, io: &mut Io) {
+        self.look_further(tag, parent, (0, BTreeSet::new()), io);
+    }
+
+    fn look_further(
+        &mut self,
+        tag: Tag,
+        parent: u32,
+        (depth, taken): (u32, BTreeSet<u32>),
+        io: &mut Io,
+    ) {
+        let Some(discard) = self.discards.get_mut(&tag) else { return };
+        let (lost, left) = (BTreeMap::new(), BTreeMap::new());
+        let former = VdiId::new(parent).filter(|_| depth < DEPTH_MAX);
+        let former = former.map(|vid| Former { vid, depth, parent: 0, lost, taken, left });
+        let stage = if former.is_some() { Stage::Former } else { Stage::Clear };
+        discard.former = former;
+        discard.found = Found::default();
+        self.enter(tag, stage, io);
+    }
+
+    /// It has been looked at: what is to be put back?
+    pub(super) fn judge_former(&mut self, tag: Tag, io: &mut Io) {
+        let own = self.own.get();
+        let index = &self.index;
+        let Some(discard) = self.discards.get_mut(&tag) else { return };
+        let header = discard.found.header.take();
+        let ours = header.filter(|header| header.is_snapshot() && header.name == self.header.name);
+        let (Some(header), Some(former)) = (ours, discard.former.as_mut()) else {
+            return self.enter(tag, Stage::Clear, io);
+        };
+        former.parent = header.parent_vdi_id;
+        let blocks: Vec<u32> = discard.blocks.keys().copied().collect();
+        let heir = |block| index.get(block).filter(|entry| *entry != own);
+        former.find_lost(&discard.found, heir, &blocks);
+        let cleared = discard.cleared_in.take_if(|vid| *vid == former.vid).is_some();
+        let was = |block: &Block| if cleared { block.was } else { 0 };
+        let is_hole = |at: u32| index.get(at) == Some(0) && !former.taken.contains(&at);
+        let holes = discard.blocks.iter().filter(|(at, _)| is_hole(**at));
+        let holes = holes.map(|(at, block)| (*at, was(block))).collect();
+        former.find_left(&discard.found, &holes);
+        former.taken.extend(discard.found.listed().map(|(at, _)| at));
+        let lost = former.lost.len();
+        if lost > 0 {
+            tracing::info!(volume = %self.name, snapshot = %former.vid, blocks = lost, "putting back what a discard took from a snapshot that was made during it");
+        }
+        self.enter(tag, Stage::Restore, io);
+    }
+
+    /// Nothing more is to be put back there.
+    pub(super) fn next_former(&mut self, tag: Tag, io: &mut Io) {
+        let Some(discard) = self.discards.get_mut(&tag) else { return };
+        let former = discard.former.take();
+        let next = former.map(|former| (former.parent, (former.depth + 1, former.taken)));
+        let (parent, seen) = next.unwrap_or_default();
+        self.look_further(tag, parent, seen, io);
+    }
+}
