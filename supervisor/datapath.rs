@@ -1,4 +1,4 @@
-//! The data path: reads, writes and flushes of volumes, from the FUSE threads to
+//! The data path: reads, writes, flushes and discards of volumes, from the FUSE threads to
 //! the worker and back, over the deaths of workers.
 //!
 //! A FUSE thread leases a slot of the arena, copies a write's bytes into it, parks
@@ -32,6 +32,7 @@
 
 mod admission;
 mod blocked;
+mod clear;
 mod counters;
 mod finish;
 mod queue;
@@ -318,7 +319,7 @@ impl<R: Parked> DataPath<R> {
                 request.len = len;
                 let payload = match request.kind {
                     Kind::Write => Payload::Kept(bytes[..len as usize].to_vec()),
-                    Kind::Read | Kind::Flush => Payload::None,
+                    Kind::Read | Kind::Flush | Kind::Zero | Kind::Discard => Payload::None,
                 };
                 let parked = self.lock().park(request, payload, reply, now);
                 match parked {
@@ -346,7 +347,7 @@ impl<R: Parked> DataPath<R> {
     /// Fills the slot and tells the worker, unless it is gone meanwhile.
     fn fill_and_tell(&self, start: &Start, bytes: &[u8]) -> Told {
         let Start { link, tag, request, slot, again } = start;
-        if let (Kind::Write, Some(Slot { span, .. })) = (request.kind, slot) {
+        if let (true, Some(Slot { span, .. })) = (request.has_payload(), slot) {
             link.arena().fill(*span, bytes);
         }
         let (told, started) = self.lock().mark_told(start);

@@ -9,6 +9,7 @@
 //! The kernel checks permissions itself (`default_permissions`), but lets root
 //! past them. A control file is nevertheless only opened for what its mode says.
 
+mod fallocate;
 pub mod init;
 mod origin;
 mod serve;
@@ -455,15 +456,15 @@ impl Filesystem for SheepFs {
 
     fn fallocate(
         &self,
-        _req: &Request,
-        _ino: INodeNo,
+        req: &Request,
+        ino: INodeNo,
         _fh: FileHandle,
-        _offset: u64,
-        _length: u64,
-        _mode: i32,
+        offset: u64,
+        length: u64,
+        mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::EOPNOTSUPP);
+        self.allocate(req, ino, (offset, length, mode), reply);
     }
 
     fn lseek(

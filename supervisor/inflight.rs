@@ -17,6 +17,7 @@
 //! A tag that comes back from a worker is an allegation. A request leaves the
 //! table once, and only after that worker was told of it; anything else is refused.
 
+use crate::steps::Rest;
 use sheepfs::ipc::{Arena, RawSpan, Span, Tag, ToWorker, VolumeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,6 +36,10 @@ pub enum Kind {
     Write,
     /// Everything earlier made durable; has no slot.
     Flush,
+    /// Zeros out of the slot, where something is.
+    Zero,
+    /// Whole objects away. Its slot is only the place of its record.
+    Discard,
 }
 
 /// A request of the kernel's, cut to the volume's size.
@@ -63,13 +68,33 @@ impl Request {
             (Kind::Write, Some(Slot { raw: span, .. })) => {
                 ToWorker::Write { tag, volume, offset, span, again }
             }
+            (Kind::Zero, Some(Slot { raw: span, .. })) => {
+                ToWorker::Zero { tag, volume, offset, span, again }
+            }
+            (Kind::Discard, Some(_)) => {
+                ToWorker::Discard { tag, volume, offset, len: self.len, again }
+            }
             (Kind::Flush, _) | (_, None) => ToWorker::Flush { tag, volume },
         }
     }
 
     /// Whether it changes the volume.
     pub fn is_write(self) -> bool {
-        self.kind == Kind::Write
+        self.has_payload() || self.kind == Kind::Discard
+    }
+
+    /// Whether it has bytes to be written.
+    pub fn has_payload(self) -> bool {
+        matches!(self.kind, Kind::Write | Kind::Zero)
+    }
+
+    /// Bytes of its slot.
+    pub fn slot_len(self) -> u32 {
+        match self.kind {
+            Kind::Read | Kind::Write | Kind::Zero => self.len,
+            Kind::Discard => 1,
+            Kind::Flush => 0,
+        }
     }
 }
 
@@ -147,6 +172,8 @@ pub struct Entry<R> {
     pub again: bool,
     /// When the kernel asked.
     pub since: Instant,
+    /// What the kernel wants cleared after this step.
+    pub rest: Option<Rest>,
 }
 
 /// A worker said something that can't be.
@@ -191,6 +218,7 @@ impl<R> InFlight<R> {
             told_before: false,
             again: false,
             since: now,
+            rest: None,
         };
         self.entries.insert(tag, entry);
         tag

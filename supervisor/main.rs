@@ -39,6 +39,7 @@ mod spawn;
 mod start;
 mod state;
 mod status;
+mod steps;
 mod succession;
 mod texts;
 mod tree;

@@ -83,7 +83,9 @@ impl<R> State<R> {
             // Nothing is copied for a read: it is told as soon as the lock is free.
             let stage = match request.kind {
                 Kind::Read => Stage::Told(generation, slot),
-                Kind::Write | Kind::Flush => Stage::Filling(generation),
+                Kind::Write | Kind::Flush | Kind::Zero | Kind::Discard => {
+                    Stage::Filling(generation)
+                }
             };
             let tag = self.insert(request, reply, stage, now);
             let again = self.table.get(tag).is_some_and(|entry| entry.again);
@@ -93,7 +95,7 @@ impl<R> State<R> {
         Admission::Wait(reply, self.reserve(request, cut))
     }
 
-    fn insert(&mut self, request: Request, reply: R, stage: Stage, now: Instant) -> Tag {
+    pub(super) fn insert(&mut self, request: Request, reply: R, stage: Stage, now: Instant) -> Tag {
         let tag = self.table.insert(request, reply, stage, now);
         if let Some(entry) = self.table.get_mut(tag) {
             entry.again = self.unsure_until.is_some_and(|until| now < until);
@@ -103,7 +105,7 @@ impl<R> State<R> {
 
     /// Room for a copy of a write's bytes: how many of them.
     fn reserve(&mut self, request: Request, cut: Cut) -> u32 {
-        if !request.is_write() {
+        if !request.has_payload() {
             return request.len;
         }
         let fits = self.kept_len + request.len as usize <= cut.limit();

@@ -32,7 +32,13 @@ impl<R> State<R> {
                     self.created(tag, entry.request);
                     self.ended(tag, &entry, now);
                     self.outstanding -= 1;
-                    finished.push((entry, slot, outcome));
+                    match entry.rest.filter(|_| outcome.is_ok()) {
+                        Some(rest) => {
+                            self.free(slot);
+                            self.clear_rest(rest, entry, now);
+                        }
+                        None => finished.push((entry, slot, outcome)),
+                    }
                 }
                 Err(allegation) => match self.abandoned.remove(&tag) {
                     Some((request, slot)) => {
@@ -79,7 +85,7 @@ impl<R> State<R> {
         let entry = self.table.get(tag).ok_or(refused)?;
         let told = matches!(entry.stage, Stage::Told(told, _) if told == generation);
         let object = Object::of(entry.request).find(|object| object.block == block);
-        match object.filter(|_| told && entry.request.is_write()) {
+        match object.filter(|_| told && entry.request.has_payload()) {
             Some(object) => {
                 self.creating.insert(object, tag);
                 Ok(())

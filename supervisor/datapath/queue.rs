@@ -202,7 +202,7 @@ impl<R> State<R> {
 
     pub(super) fn is_refused(&self, request: Request) -> bool {
         let too_long =
-            self.worker.as_ref().is_some_and(|worker| request.len > worker.link.arena().len());
+            self.worker.as_ref().is_some_and(|w| request.slot_len() > w.link.arena().len());
         self.refusing || too_long || self.replaced.contains(&request.volume)
     }
 
@@ -219,7 +219,7 @@ impl<R> State<R> {
         if request.kind == Kind::Flush {
             return Some((link, None));
         }
-        let raw = worker.slots.take(request.len)?;
+        let raw = worker.slots.take(request.slot_len())?;
         let span = link.arena().check(raw)?;
         Some((link, Some(Slot { raw, span })))
     }

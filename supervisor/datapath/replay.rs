@@ -124,7 +124,7 @@ impl<R> State<R> {
         entry.told_before = true;
         entry.again = true;
         let Stage::Told(_, Some(slot)) = entry.stage else { return };
-        if entry.request.is_write() {
+        if entry.request.has_payload() {
             entry.payload = if entry.repeats {
                 Payload::Left(Arc::clone(arena), slot.span)
             } else {
