@@ -342,6 +342,53 @@ fn objects_live_as_long_as_somebody_needs_them() {
     }
 }
 
+/// Three bytes are no entry, so nothing is done about its reference, as on a real sheep; then
+/// the client does that itself, and in the end nothing is left.
+#[test]
+fn an_entry_alone_gives_no_reference_up() {
+    let (dir, sheep) = start(&[]);
+    let mut client = sheep.client();
+    let old = client.create_vdi("disk", 16 * MIB);
+    client.create(old, 0, 0, b"own");
+    client.create(old, 1, 0, b"shared");
+    let clear = |vid, block| Request::write_bare_entry(vid, block, None).unwrap();
+    assert_eq!(client.status(&clear(old, 0), &[]), Status::Success);
+    assert_eq!((client.entry(old, 0), client.read(old, 0, 0, 3).unwrap()), (0, b"own".to_vec()));
+    assert_eq!(client.status(&Request::remove(old, 0), &[]), Status::Success);
+    assert_eq!(client.status(&Request::remove(old, 0), &[]), Status::NoObj);
+    let new = snapshot(&mut client, "disk", "t");
+    client.status(&clear(new, 1), &[]);
+    let grefs = client.call(&Request::read_grefs(new, 1, 1), &[]).1;
+    assert_eq!(grefs, [1, 0, 0, 0, 0, 0, 0, 0], "its count is as it was");
+    assert_eq!(client.status(&Request::drop_reference(old, 1, 1), &[]), Status::Success);
+    // What was cleared in a snapshot can be put back, since that keeps its count.
+    client.status(&clear(old, 1), &[]);
+    let back = Request::write_bare_entry(old, 1, Some(old)).unwrap();
+    assert_eq!(client.status(&back, &[]), Status::Success);
+    assert_eq!(client.read(old, 1, 0, 6).unwrap(), b"shared");
+    assert_eq!(sheep.all_bugs(), "");
+    delete(&mut client, "disk", Generation::SnapId(1));
+    assert_eq!(client.read(old, 1, 0, 6), Err(Status::NoObj), "that was the last reference");
+    delete(&mut client, "disk", Generation::Working);
+    let left = fs::read_dir(dir.path().join("store/objects")).unwrap();
+    let names = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| !name.starts_with('8')).count(), 0);
+}
+
+#[test]
+fn removals_of_what_is_needed_and_entries_set_alone_are_counted() {
+    let (_dir, sheep) = start(&["--create", "disk:64M"]);
+    let mut client = sheep.client();
+    let vid = client.find("disk", Generation::Working).unwrap();
+    client.create(vid, 0, 0, b"x");
+    client.status(&Request::remove(vid, 0), &[]);
+    let alone = Request::write_bare_entry(vid, 1, Some(vid)).unwrap();
+    client.status(&alone, &[]);
+    assert_eq!((sheep.bugs("remove_needed"), sheep.bugs("index_shape")), (1, 1));
+    let first = Request::drop_reference(vid, 0, 0);
+    assert_eq!(client.status(&first, &[]), Status::InvalidParms);
+}
+
 #[test]
 fn locks_lock_only_where_the_cluster_has_them() {
     let vdi = VdiRef { name: vdi_name("disk"), generation: Generation::Working };

@@ -10,6 +10,7 @@ use crate::wire::header::flags;
 use crate::wire::inode::{BLOCK_SHIFT_MAX, INODE_LEN};
 use crate::wire::oid::ObjectKind;
 use crate::wire::{ObjectId, Status, VdiId};
+use std::sync::Arc;
 
 /// The unit of erasure coding (protocol 6.1).
 pub const STRIPE_LEN: u64 = 512;
@@ -117,9 +118,17 @@ fn create_inode(sheep: &Sheep, request: &Incoming, place: &Place) -> Result<(), 
     Ok(())
 }
 
-/// REMOVE_OBJ: touches no index; for repair tools.
+/// REMOVE_OBJ: touches no index.
 pub fn remove(sheep: &Sheep, request: &Incoming) -> Result<Answer, Status> {
-    let removed = sheep.store.remove(Place::of(request).oid);
+    let oid = Place::of(request).oid;
+    let names_it =
+        |vdi: &Arc<Vdi>| index::entry(sheep, vdi, &vdi.meta(), oid.index()) == Some(oid.vid_raw());
+    // What a dead life has sent is carried out before anything newer, or never.
+    let newest = !request.origin.is_gone();
+    if newest && oid.kind() == ObjectKind::Data && sheep.table.all().iter().any(names_it) {
+        sheep.broken(Rule::RemoveNeeded, request);
+    }
+    let removed = sheep.store.remove(oid);
     removed.map_err(|error| status_of(&error))?;
     Ok(Answer::new(&request.header, Status::Success))
 }

@@ -79,6 +79,8 @@ rules! {
     DiscardInode = "discard_inode",
     /// A discard that names a snapshot's object (protocol 10).
     DiscardForeign = "discard_foreign",
+    /// A removal of an object that an index names.
+    RemoveNeeded = "remove_needed",
     /// An unaligned write to an absent erasure-coded object, which hangs (protocol 6.1).
     StripeAbsent = "stripe_absent",
     /// A write that begins at the border of an erasure-coded stripe and ends within it: a real
