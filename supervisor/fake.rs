@@ -93,10 +93,16 @@ impl FakeWorker {
                 self.arena.fill(self.arena.check(span).unwrap(), bytes);
                 self.done(tag, Ok(()));
             }
-            ToWorker::Write { tag, offset, span, .. } => {
+            ToWorker::Write { tag, offset, span, .. }
+            | ToWorker::Zero { tag, offset, span, .. } => {
                 let from = usize::try_from(offset).unwrap();
                 let bytes = self.arena.bytes(self.arena.check(span).unwrap());
                 self.disk[from..from + bytes.len()].copy_from_slice(bytes);
+                self.done(tag, Ok(()));
+            }
+            ToWorker::Discard { tag, offset, len, .. } => {
+                let from = usize::try_from(offset).unwrap();
+                self.disk[from..from + len as usize].fill(0);
                 self.done(tag, Ok(()));
             }
             ToWorker::Flush { tag, .. } => self.done(tag, Ok(())),
@@ -125,7 +131,8 @@ impl FakeWorker {
 pub fn tag_of(message: &ToWorker) -> (Tag, Option<RawSpan>) {
     match message {
         ToWorker::Read { tag, span, .. } | ToWorker::Write { tag, span, .. } => (*tag, Some(*span)),
-        ToWorker::Flush { tag, .. } => (*tag, None),
+        ToWorker::Zero { tag, span, .. } => (*tag, Some(*span)),
+        ToWorker::Flush { tag, .. } | ToWorker::Discard { tag, .. } => (*tag, None),
         other => panic!("the data path does not say {other:?}"),
     }
 }

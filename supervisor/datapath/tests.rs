@@ -1,5 +1,6 @@
 //! The data path against a worker that is a `Vec<u8>`, or silent, or gone, or lying.
 
+mod cleared;
 mod orphans;
 mod recovery;
 

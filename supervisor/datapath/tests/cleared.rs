@@ -1,0 +1,159 @@
+//! Ranges that are cleared: in steps, with what overlaps them, over the deaths of workers and
+//! of this process.
+
+use super::*;
+use crate::fence::Object;
+use crate::state::State;
+use sheepfs::ipc::VolumeId;
+use std::net::SocketAddr;
+
+fn gateway() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7000))
+}
+
+impl Rig {
+    fn clear(&mut self, from: u64, to: u64) {
+        let waiter = self.waiter();
+        self.data.clear(&self.volume, from..to, waiter);
+    }
+}
+
+const OBJECT: u64 = 4 << 20;
+
+#[test]
+fn a_range_is_cleared_in_steps_for_one_answer() {
+    let mut rig = Rig::new(16 * MIB);
+    let (mut worker, _reader) = rig.connect(1, ARENA_LEN);
+    worker.disk.fill(7);
+    let (from, to) = (OBJECT - 100, 3 * OBJECT + 5);
+    rig.clear(from, to);
+    let head = worker.next().unwrap();
+    assert!(matches!(head, ToWorker::Zero { offset, again: false, .. } if offset == from));
+    worker.serve(head);
+    let middle = worker.next().unwrap();
+    let whole = |m: &ToWorker| matches!(m, ToWorker::Discard { offset, len, again: false, .. } if (*offset, u64::from(*len)) == (OBJECT, 2 * OBJECT));
+    assert!(whole(&middle), "{middle:?}");
+    assert!(rig.answers.1.try_recv().is_err(), "it is not through");
+    assert!(!rig.data.is_idle(), "nor is there a moment at which nothing is under way");
+    worker.serve(middle);
+    let tail = worker.next().unwrap();
+    assert!(matches!(tail, ToWorker::Zero { span, .. } if span.len == 5), "{tail:?}");
+    worker.serve(tail);
+    assert!(rig.outcome().is_ok());
+    assert!(rig.data.is_idle());
+    let cleared = usize::try_from(from).unwrap()..usize::try_from(to).unwrap();
+    assert!(worker.disk[cleared.clone()].iter().all(|byte| *byte == 0));
+    assert!(worker.disk[cleared.end..].iter().all(|byte| *byte == 7));
+    assert_eq!(worker.disk[cleared.start - 1], 7);
+    assert_eq!(rig.data.counters().queued_bytes, 0);
+}
+
+/// Like any file's, a hole may begin behind the end, and end there.
+#[test]
+fn behind_the_end_there_is_nothing_to_clear() {
+    let mut rig = Rig::new(16 * MIB);
+    let (mut worker, _reader) = rig.connect(1, ARENA_LEN);
+    rig.clear(64 << 20, 65 << 20);
+    assert!(rig.outcome().is_ok());
+    rig.clear(3 * OBJECT, 65 << 20);
+    let last = worker.next().unwrap();
+    assert!(matches!(last, ToWorker::Discard { len, .. } if u64::from(len) == OBJECT), "{last:?}");
+    worker.serve(last);
+    assert!(rig.outcome().is_ok());
+}
+
+#[test]
+fn what_fails_ends_it() {
+    let mut rig = Rig::new(16 * MIB);
+    let (worker, _reader) = rig.connect(1, ARENA_LEN);
+    rig.clear(0, OBJECT + 1);
+    let (tag, _) = tag_of(&worker.next().unwrap());
+    worker.done(tag, Err(Failure::NoSpace));
+    assert_eq!(rig.outcome(), Err(Errno::ENOSPC));
+    assert!(rig.data.is_idle());
+}
+
+#[test]
+fn writes_and_discards_that_overlap_wait_for_each_other() {
+    let mut rig = Rig::new(16 * MIB);
+    let (mut worker, _reader) = rig.connect(1, ARENA_LEN);
+    rig.write(OBJECT + 9, b"before");
+    rig.clear(OBJECT, 2 * OBJECT);
+    rig.write(OBJECT + 9, b"after");
+    rig.write(0, b"beside");
+    let (before, beside) = (worker.next().unwrap(), worker.next().unwrap());
+    assert_eq!(rig.data.counters().held, 2);
+    worker.serve(beside);
+    worker.serve(before);
+    let discard = worker.next().unwrap();
+    assert!(matches!(discard, ToWorker::Discard { .. }), "{discard:?}");
+    worker.serve(discard);
+    let after = worker.next().unwrap();
+    worker.serve(after);
+    (0..4).for_each(|_| drop(rig.outcome().unwrap()));
+    assert_eq!(&worker.disk[4 << 20..][..15], b"\0\0\0\0\0\0\0\0\0after\0");
+}
+
+#[test]
+fn a_dead_workers_step_is_repeated_and_fences_its_objects() {
+    let mut rig = Rig::new(16 * MIB);
+    let (worker, _reader) = rig.connect(1, ARENA_LEN);
+    rig.clear(0, 3 * OBJECT + 7);
+    assert!(matches!(worker.next().unwrap(), ToWorker::Discard { again: false, .. }));
+    drop(worker);
+    rig.gone(1);
+    rig.lose(1, Some(gateway()));
+    rig.write(2 * OBJECT, b"newer");
+    let (mut worker, _reader) = rig.connect(2, ARENA_LEN);
+    let repeated = worker.next().unwrap();
+    let is_whole = matches!(repeated, ToWorker::Discard { again: true, len, .. } if u64::from(len) == 3 * OBJECT);
+    assert!(is_whole, "{repeated:?}");
+    worker.serve(repeated);
+    let next = worker.next().unwrap();
+    assert!(matches!(next, ToWorker::Zero { again: false, .. }), "a new step: {next:?}");
+    worker.serve(next);
+    assert!(rig.outcome().is_ok());
+    let counters = rig.data.counters();
+    assert_eq!((counters.fenced_now, counters.held), (3, 1), "the write waits for the fence");
+    rig.data.quiet(gateway(), 2, QuietReason::Drained);
+    let newer = worker.next().unwrap();
+    worker.serve(newer);
+    assert!(rig.outcome().is_ok());
+    assert_eq!(&worker.disk[8 << 20..][..5], b"newer");
+}
+
+/// The kernel delivers it again, and nobody knows how far it was.
+#[test]
+fn a_successor_fences_what_a_discard_may_still_change_and_repeats_all_of_it() {
+    let state = State::create().unwrap();
+    let data = |told| {
+        let allocations = Arc::new(Allocations::new(Arc::default(), state.allocations()));
+        Arc::new(DataPath::new(Some(DEADLINE), told, allocations))
+    };
+    let mut rig = Rig::new(16 * MIB);
+    rig.data = data(state.told());
+    let (worker, _reader) = rig.connect(1, ARENA_LEN);
+    rig.clear(OBJECT, 3 * OBJECT);
+    assert!(matches!(worker.next().unwrap(), ToWorker::Discard { .. }));
+    let mut successor = Rig::new(16 * MIB);
+    successor.data = data(state.told());
+    successor.data.take_over(&[], Some((1, vec![gateway()])), &[], Instant::now());
+    assert_eq!(successor.data.counters().fenced_now, 2);
+    let fenced = |block| successor.data.lock().fences.holds(Object { volume: VolumeId(1), block });
+    assert_eq!([0, 1, 2, 3].map(fenced), [false, true, true, false]);
+    successor.clear(OBJECT, 4 * OBJECT - 1);
+    let (mut worker, _reader) = successor.connect(2, ARENA_LEN);
+    assert_eq!(successor.data.counters().held, 1);
+    successor.data.quiet(gateway(), 2, QuietReason::Gone);
+    // Two objects, and zeros in four pieces.
+    for _ in 0..5 {
+        let step = worker.next().unwrap();
+        let again = matches!(
+            step,
+            ToWorker::Discard { again: true, .. } | ToWorker::Zero { again: true, .. }
+        );
+        assert!(again, "{step:?}");
+        worker.serve(step);
+    }
+    assert!(successor.outcome().is_ok());
+}
