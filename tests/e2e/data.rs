@@ -83,7 +83,7 @@ fn fsx(options: &[&str], align: u64) {
     let config = mount.scratch().join("fsx.toml");
     let words = format!(
         "blockmode = true\n[opsize]\nalign = {align}\nmax = 131072\n[weights]\ntruncate = 0\n\
-         fsync = 1\nfdatasync = 1\ninvalidate = 1\nsendfile = 5\nposix_fadvise = 1\n\
+         fsync = 1\nfdatasync = 1\npunch_hole = 5\ninvalidate = 1\nsendfile = 5\nposix_fadvise = 1\n\
          copy_file_range = 5\n"
     );
     fs::write(&config, words).unwrap();

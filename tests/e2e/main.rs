@@ -9,6 +9,7 @@
 //! | [`volumes`] | a volume as a file: bounds, attributes, what it refuses |
 //! | [`calls`] | every system call, none of which may meet ENOSYS |
 //! | [`data`] | what is written is what is read: fio, fsx, a model |
+//! | [`discards`] | space that comes back, and what is written where it was |
 //! | [`objects`] | objects of all sizes, made by many writers at once |
 //! | [`filesystems`] | ext4 and XFS on a loop device over a volume |
 //! | [`images`] | qemu's tools, and a boot |
@@ -44,6 +45,7 @@ mod wire;
 mod calls;
 mod control;
 mod data;
+mod discards;
 mod faults;
 mod filesystems;
 mod footprint;

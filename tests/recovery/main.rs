@@ -20,6 +20,7 @@
 //! | [`network`] | connections reset, half open, slow, lossy |
 //! | [`failover`] | another sheep on request, and requests that are refused |
 //! | [`others`] | snapshots, sizes and deletions by somebody else, under load |
+//! | [`discards`] | workers and gateways that die while blocks are discarded |
 //! | [`attach`] | crashes while volumes come and go |
 //! | [`crowd`] | many volumes |
 //! | [`many`] | many requests and no sheep |
@@ -56,6 +57,7 @@ mod wire;
 
 mod attach;
 mod crowd;
+mod discards;
 mod failover;
 mod gateway;
 mod instruments;
