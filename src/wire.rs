@@ -14,9 +14,11 @@
 //! | [`name`] | VDI names and tags, how a user writes them |
 //! | [`request`] | the only way to make a request |
 //! | [`inode`] | the VDI's inode: header, index, reference counts |
+//! | [`btree`] | the index of hyper volumes |
 //! | [`cluster`] | nodes, epochs, bitmaps, lock states |
 //! | [`placement`] | which nodes hold an object |
 
+pub mod btree;
 pub mod cluster;
 pub mod header;
 pub mod inode;

@@ -41,6 +41,8 @@ const BLOCK_SIZE_SHIFT: usize = 555;
 const SNAP_ID: usize = 556;
 const VDI_ID: usize = 560;
 const PARENT_VDI_ID: usize = 564;
+/// Where the next free number of a hyper volume's leaves stands.
+pub const BTREE_COUNTER_OFFSET: u32 = 568;
 
 /// The part of an inode that describes the VDI.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,6 +189,12 @@ impl InodeHeader {
         }
         Ok(())
     }
+}
+
+/// The next free number of a hyper volume's leaves, from its inode's header.
+#[must_use]
+pub fn btree_counter(header: &[u8]) -> u32 {
+    u32_at(header, BTREE_COUNTER_OFFSET as usize)
 }
 
 /// Where the index entry of block `index` stands in the inode.

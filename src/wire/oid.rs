@@ -84,6 +84,12 @@ impl ObjectId {
         Self(INODE_BIT | u64::from(vid.0) << 32)
     }
 
+    /// Leaf `number` of the index tree of the hyper volume `vid`.
+    #[must_use]
+    pub fn btree(vid: VdiId, number: u32) -> Self {
+        Self(BTREE_BIT | u64::from(vid.0) << 32 | u64::from(number))
+    }
+
     /// Takes an id as it came over the wire; a server must accept any.
     #[must_use]
     pub fn from_raw(raw: u64) -> Self {

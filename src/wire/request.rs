@@ -9,6 +9,7 @@
 
 mod discard;
 mod manage;
+mod tree;
 
 use super::cluster;
 use super::header::{ClusterFields, ObjFields, RequestHeader, VdiFields, flags};
@@ -229,14 +230,6 @@ impl Request {
         let first = first.min(INDEX_ENTRIES);
         let count = count.min(INDEX_ENTRIES - first);
         Self::read_inode(vid, index_offset(first), 4 * count)
-    }
-
-    /// Reads the first `len` bytes of a hyper volume's tree node (protocol 5.1).
-    #[must_use]
-    pub fn read_tree_node(oid: ObjectId, len: u32) -> Self {
-        let fields = ObjFields { oid: oid.raw(), ..ObjFields::default() };
-        let len = len.min(TRANSFER_LEN_MAX);
-        Self::plain(Opcode::ReadObj, len, |header| header.with_obj(&fields))
     }
 
     /// Reads the reference count of one block: generation and count, `i32` each.
