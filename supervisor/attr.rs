@@ -128,6 +128,7 @@ mod tests {
             block_size_shift: 22,
             snap_id: 1,
             snapshot,
+            hyper: false,
         };
         Volume::new(VolumeId(1), VolumeName::parse(b"alpha").unwrap(), facts)
     }

@@ -154,6 +154,15 @@ impl<R> DataPath<R> {
         self.lock().note_creating(generation, tag, block)
     }
 
+    /// The worker of that generation says that a write is about to change the index tree of
+    /// its volume.
+    ///
+    /// # Errors
+    /// When that can't be.
+    pub fn note_growing(&self, generation: u64, tag: Tag) -> Result<(), Allegation> {
+        self.lock().note_growing(generation, tag)
+    }
+
     /// The worker has written an index entry.
     pub fn note_allocated(&self, volume: VolumeId, allocation: Allocation) {
         self.allocations.heard(volume, allocation, Instant::now());

@@ -50,6 +50,7 @@ pub fn volume(id: u32, name: &str, size: u64, snapshot: bool) -> Arc<crate::volu
         block_size_shift: 22,
         snap_id: 1,
         snapshot,
+        hyper: false,
     };
     let name = VolumeName::parse(name.as_bytes()).unwrap();
     Arc::new(crate::volumes::Volume::new(VolumeId(id), name, facts))

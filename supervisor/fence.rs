@@ -48,6 +48,17 @@
 //! created only its creator is on the wire, and all else that writes to it waits in
 //! the worker; so to the cluster those are newer changes, and are fenced like
 //! them. The worker says which write creates, before the create leaves.
+//!
+//! # Trees
+//!
+//! An entry of an array index has its own four bytes. In the tree of a hyper volume a new
+//! entry moves those behind it, so a write of the tree that is carried out late takes back all
+//! that was entered since, of any block (hazard 52), and one that is carried out while a
+//! worker looks for entries may hide some, which would be read as zeros. So while such a write
+//! may be an orphan, the whole volume waits: reads too, and also what is repeated. It is
+//! fenced as an object of its own ([`Object::tree`]). The worker says which writes change the
+//! tree, before their objects are created, and overwriting what is there changes none. A
+//! worker that follows on a sheep which is alive finds that quiet in milliseconds, as above.
 
 use crate::inflight::Request;
 use crate::state::{Clock, SavedFences};
@@ -65,7 +76,17 @@ pub struct Object {
     pub block: u32,
 }
 
+/// Stands for the whole index of a hyper volume. It is the number of the last block that the
+/// largest of them has, so a fence on that block holds up more than it must, and no less. No
+/// other VDI has such a block.
+const TREE: u32 = u32::MAX;
+
 impl Object {
+    /// The index tree of a hyper volume.
+    pub fn tree(volume: VolumeId) -> Self {
+        Self { volume, block: TREE }
+    }
+
     /// The objects that a request touches.
     pub fn of(request: Request) -> impl Iterator<Item = Self> {
         let Request { volume, offset, len, shift, .. } = request;

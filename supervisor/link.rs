@@ -217,6 +217,9 @@ impl Link {
                 Ok(Some(FromWorker::Creating { tag, block })) => {
                     let _ = data.note_creating(self.generation, tag, block);
                 }
+                Ok(Some(FromWorker::Growing { tag })) => {
+                    let _ = data.note_growing(self.generation, tag);
+                }
                 Ok(Some(FromWorker::Repairing { volume, block })) => {
                     data.note_repairing(volume, block);
                 }
@@ -243,6 +246,11 @@ impl Link {
             match self.socket.receive() {
                 Ok(Some(FromWorker::Creating { tag, block })) => {
                     if let Err(lie) = data.note_creating(self.generation, tag, block) {
+                        return (done, Err(lie.into()));
+                    }
+                }
+                Ok(Some(FromWorker::Growing { tag })) => {
+                    if let Err(lie) = data.note_growing(self.generation, tag) {
                         return (done, Err(lie.into()));
                     }
                 }

@@ -20,6 +20,7 @@ use sheepfs::ipc::{
     self, Arena, CacheUsage, Failure, FromWorker, LostReason, RawSpan, Tag, ToWorker, VolumeId,
 };
 use sheepfs::wire::VdiId;
+use sheepfs::wire::btree::Limits;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ pub struct Engine {
     cache: Cache,
     ahead: Ahead,
     pages: IndexPages,
+    /// How many entries the nodes of hyper volumes' trees have room for.
+    tree_limits: Limits,
     flush_refused: bool,
     /// What the supervisor knows of the cache, and when it may hear more.
     told: (CacheUsage, Option<Instant>),
@@ -89,6 +92,7 @@ impl Engine {
             cache: Cache::new(cache_bytes, shared),
             ahead: Ahead::default(),
             pages: IndexPages::new(PAGES_MAX),
+            tree_limits: Limits::REAL,
             flush_refused: false,
             told: (CacheUsage::default(), None),
         }
@@ -98,6 +102,12 @@ impl Engine {
     #[cfg(test)]
     pub fn limit_index_pages(&mut self, limit: usize) {
         self.pages = IndexPages::new(limit);
+    }
+
+    /// Lets trees be split early.
+    #[cfg(test)]
+    pub fn limit_trees(&mut self, limits: Limits) {
+        self.tree_limits = limits;
     }
 
     /// Takes a message of the supervisor's.
@@ -306,6 +316,7 @@ impl Engine {
     /// A volume can take requests; one that moved while no worker lived goes after it.
     fn attached(&mut self, tag: Tag, id: VolumeId, volume: Volume, around: &mut Surroundings) {
         self.deadlines.touch(id);
+        let volume = volume.with_tree_limits(self.tree_limits);
         let (mut io, volumes) = self.context(around);
         io.out.push(FromWorker::Attached { tag, facts: volume.facts() });
         volumes.insert(id, volume);

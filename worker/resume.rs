@@ -138,6 +138,7 @@ impl Resume {
         let same = header.create_time == facts.create_time
             && header.block_size_shift == facts.block_size_shift
             && header.copy_policy == facts.copy_policy
+            && header.is_hyper() == facts.hyper
             && header.vdi_size >= facts.size
             && header.check_usable(self.vid).is_ok()
             && (header.is_snapshot() || !facts.snapshot);

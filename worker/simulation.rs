@@ -8,10 +8,12 @@ mod cases;
 mod cluster;
 mod deaths;
 mod discards;
+mod hyper;
 mod pages;
 mod random;
 mod resumed;
 mod stolen;
+mod tree;
 mod unheard;
 
 use crate::engine::{Engine, Surroundings};
@@ -20,6 +22,7 @@ use cluster::{Cluster, Sent, Shape};
 use rand_core::Rand;
 use sheepfs::ipc::{Arena, Failure, FromWorker, Gateways, RawSpan, Tag, ToWorker, VolumeId};
 use sheepfs::wire::Status;
+use sheepfs::wire::btree::Limits;
 use sheepfs::wire::header::{ReplyHeader, RequestHeader};
 use sheepfs::wire::name::VolumeName;
 use std::time::{Duration, Instant};
@@ -76,6 +79,8 @@ struct Run {
     orphans: Vec<Sent>,
     /// How many were, after the next worker had begun.
     late: usize,
+    /// How many entries the nodes of trees have room for.
+    tree_limits: Limits,
 }
 
 impl Run {
@@ -84,9 +89,13 @@ impl Run {
     }
 
     fn of_shape(shape: Shape, seed: u64, cache_bytes: u64) -> Self {
+        Self::of_cluster(Cluster::new(shape), Limits::REAL, seed, cache_bytes)
+    }
+
+    fn of_cluster(cluster: Cluster, tree_limits: Limits, seed: u64, cache_bytes: u64) -> Self {
         let mut run = Self {
             engine: Engine::new(cache_bytes, true),
-            cluster: Cluster::new(shape),
+            cluster,
             arena: Arena::create(1 << 20).unwrap(),
             out: Vec::new(),
             said: Vec::new(),
@@ -96,7 +105,9 @@ impl Run {
             failures: 0,
             orphans: Vec::new(),
             late: 0,
+            tree_limits,
         };
+        run.engine.limit_trees(tree_limits);
         run.attach(VOLUME, "disk");
         run.patience = 5;
         run
@@ -239,6 +250,7 @@ fn is_answer(message: &FromWorker) -> bool {
     !matches!(
         message,
         FromWorker::Creating { .. }
+            | FromWorker::Growing { .. }
             | FromWorker::Repairing { .. }
             | FromWorker::Discarding { .. }
             | FromWorker::Allocated { .. }

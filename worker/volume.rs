@@ -30,6 +30,7 @@ mod repair;
 mod rest;
 mod streams;
 mod stripe;
+pub mod tree;
 mod updates;
 
 use crate::context::Context;
@@ -42,6 +43,7 @@ use objects::{Kind, ObjectQueue, Part, PartId, State};
 use recent::{Allocation, Recent};
 use reload::Reload;
 use sheepfs::ipc::{Failure, Gateways, Span, Tag, VolumeFacts, VolumeId};
+use sheepfs::wire::btree::Limits;
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::VdiName;
 use sheepfs::wire::request::{Extent, TRANSFER_LEN_MAX};
@@ -49,6 +51,7 @@ use sheepfs::wire::{Request, Status, VdiId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use streams::Streams;
+use tree::TreeIndex;
 
 /// How long a part waits when the cluster asks for patience (HALT, recovery).
 const RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -80,6 +83,10 @@ pub enum Wait {
     PageHeader(u32, Box<[u8]>),
     /// An index update.
     Update(Update),
+    /// A piece of the tree, for that lookup.
+    Lookup(u32),
+    /// What a change of the tree waits for.
+    Tree,
     /// A flush.
     Flush(Tag),
     /// The header, to see whether the VDI is still what it was.
@@ -156,6 +163,8 @@ pub struct Volume {
     own: VdiId,
     locked: Option<VdiId>,
     index: Index,
+    /// Of a hyper volume: how pages are found, and entries written.
+    tree: Option<Box<TreeIndex>>,
     updates: Updates,
     updates_delayed: Option<Instant>,
     objects: BTreeMap<u32, ObjectQueue>,
@@ -197,6 +206,7 @@ impl Volume {
         locked: Option<VdiId>,
         now: Instant,
     ) -> Self {
+        let hyper = header.is_hyper();
         Self {
             id,
             name,
@@ -204,13 +214,14 @@ impl Volume {
             own,
             locked,
             index: Index::default(),
+            tree: hyper.then(|| Box::new(TreeIndex::new(Limits::REAL))),
             updates: Updates::default(),
             updates_delayed: None,
             objects: BTreeMap::new(),
             ops: BTreeMap::new(),
             discards: BTreeMap::new(),
             barriers: Barriers::default(),
-            recent: Recent::new(now),
+            recent: if hyper { Recent::off(now) } else { Recent::new(now) },
             streams: Streams::default(),
             depth: 0,
             lock_sent: Gateways::default(),
@@ -256,6 +267,7 @@ impl Volume {
             block_size_shift: self.header.block_size_shift,
             snap_id: self.header.snap_id,
             snapshot: self.header.is_snapshot(),
+            hyper: self.header.is_hyper(),
         }
     }
 
@@ -387,6 +399,8 @@ impl Volume {
                 self.page_confirmed(page, &entries, (verdict, bytes), io);
             }
             Wait::Update(update) => self.update_replied(&update, verdict, io),
+            Wait::Lookup(id) => self.lookup_replied(id, verdict, bytes, io),
+            Wait::Tree => self.tree_replied(verdict, bytes, io),
             Wait::Flush(tag) => self.flush_replied(tag, status, io),
             Wait::Header(asked) => self.header_replied(asked, verdict, bytes, io),
             Wait::Reload => self.reload_replied(status, bytes, vid, io),

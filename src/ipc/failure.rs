@@ -4,6 +4,7 @@
 //! place, and words for the log and the tree.
 
 use crate::wire::Status;
+use crate::wire::btree::TreeError;
 use crate::wire::inode::InodeError;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,15 @@ pub enum Failure {
         "the cluster could not write the VDI's inode; it may be full, or have too few living nodes"
     )]
     NotStored,
+    /// The index tree of a hyper volume is not as it must be.
+    #[error(
+        "{0}; what it lists can still be read and overwritten where it makes sense, but nothing \
+         is added to it: copy the volume's data to a new VDI"
+    )]
+    TreeDamaged(TreeError),
+    /// A hyper volume became a snapshot, which takes its objects from it (protocol 5.5).
+    #[error("somebody made a snapshot of the hyper volume, which Sheepdog does not support")]
+    HyperFrozen,
 }
 
 impl Failure {
@@ -117,12 +127,15 @@ impl Failure {
             Self::TooLarge { .. } | Self::TooLargeForAny => Errno::EFBIG,
             Self::NoSnapshots => Errno::EOPNOTSUPP,
             Self::NotStored => Errno::EIO,
+            Self::TreeDamaged(TreeError::Full | TreeError::Numbers) => Errno::ENOSPC,
+            Self::TreeDamaged(_) => Errno::EUCLEAN,
             Self::Replaced
             | Self::LockLost
             | Self::ObjectLost
             | Self::Refused(_)
             | Self::BadAnswer
-            | Self::NotAttached => Errno::EIO,
+            | Self::NotAttached
+            | Self::HyperFrozen => Errno::EIO,
         }
     }
 
@@ -150,9 +163,8 @@ impl Failure {
 fn inode_errno(cause: InodeError) -> Errno {
     match cause {
         InodeError::Short(_) | InodeError::OtherVid { .. } => Errno::EIO,
-        InodeError::Hyper
-        | InodeError::StorePolicy(_)
-        | InodeError::BlockShift(_)
-        | InodeError::TooLarge { .. } => Errno::EOPNOTSUPP,
+        InodeError::StorePolicy(_) | InodeError::BlockShift(_) | InodeError::TooLarge { .. } => {
+            Errno::EOPNOTSUPP
+        }
     }
 }

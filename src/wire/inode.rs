@@ -44,6 +44,11 @@ const PARENT_VDI_ID: usize = 564;
 /// Where the next free number of a hyper volume's leaves stands.
 pub const BTREE_COUNTER_OFFSET: u32 = 568;
 
+/// `store_policy` of hyper volumes, whose index is a tree.
+pub const STORE_POLICY_HYPER: u8 = 1;
+/// The most bytes of a hyper volume: 16 PiB.
+pub const HYPER_SIZE_MAX: u64 = 1 << 54;
+
 /// The part of an inode that describes the VDI.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InodeHeader {
@@ -87,9 +92,6 @@ pub enum InodeError {
         /// The vid it names.
         found: u32,
     },
-    /// Hyper volumes can't be used yet.
-    #[error("hyper volumes are not supported")]
-    Hyper,
     /// An index format from the future.
     #[error("store policy {0} is unknown")]
     StorePolicy(u8),
@@ -161,6 +163,12 @@ impl InodeHeader {
         self.snap_ctime != 0
     }
 
+    /// Whether the index is a tree ([`super::btree`]).
+    #[must_use]
+    pub fn is_hyper(&self) -> bool {
+        self.store_policy == STORE_POLICY_HYPER
+    }
+
     /// Whether data objects are erasure coded.
     #[must_use]
     pub fn is_erasure_coded(&self) -> bool {
@@ -175,16 +183,16 @@ impl InodeHeader {
         if self.vdi_id != vid.get() {
             return Err(InodeError::OtherVid { wanted: vid.get(), found: self.vdi_id });
         }
-        match self.store_policy {
-            0 => {}
-            1 => return Err(InodeError::Hyper),
-            other => return Err(InodeError::StorePolicy(other)),
-        }
         let shift = self.block_size_shift;
+        let size_max = match self.store_policy {
+            0 => u64::from(INDEX_ENTRIES) << shift.min(BLOCK_SHIFT_MAX),
+            STORE_POLICY_HYPER => HYPER_SIZE_MAX.min(1 << (32 + shift.min(BLOCK_SHIFT_MAX))),
+            other => return Err(InodeError::StorePolicy(other)),
+        };
         if !(BLOCK_SHIFT_MIN..=BLOCK_SHIFT_MAX).contains(&shift) {
             return Err(InodeError::BlockShift(shift));
         }
-        if self.vdi_size > u64::from(INDEX_ENTRIES) << shift {
+        if self.vdi_size > size_max {
             return Err(InodeError::TooLarge { size: self.vdi_size, shift });
         }
         Ok(())
@@ -247,8 +255,15 @@ mod tests {
     fn what_cannot_be_used_is_refused() {
         let vid = VdiId::new(0xabcdef).unwrap();
         assert_eq!(header().check_usable(vid), Ok(()));
-        let hyper = InodeHeader { store_policy: 1, ..header() };
-        assert_eq!(hyper.check_usable(vid), Err(InodeError::Hyper));
+        let future = InodeHeader { store_policy: 2, ..header() };
+        assert_eq!(future.check_usable(vid), Err(InodeError::StorePolicy(2)));
+        let hyper = InodeHeader { store_policy: 1, vdi_size: 1 << 54, ..header() };
+        assert_eq!(hyper.check_usable(vid), Ok(()));
+        let tiny = InodeHeader { block_size_shift: 21, ..hyper.clone() };
+        let large = InodeHeader { vdi_size: (1 << 54) + 1, ..hyper };
+        for odd in [tiny, large] {
+            assert!(matches!(odd.check_usable(vid), Err(InodeError::TooLarge { .. })));
+        }
         for shift in [0, 8, 32, 255] {
             let odd = InodeHeader { block_size_shift: shift, ..header() };
             assert_eq!(odd.check_usable(vid), Err(InodeError::BlockShift(shift)));

@@ -66,6 +66,7 @@ fn facts(vid: u32) -> VolumeFacts {
         block_size_shift: 22,
         snap_id: 1,
         snapshot: false,
+        hyper: false,
     }
 }
 

@@ -91,7 +91,8 @@ impl Control {
             // The link passes them to the data path.
             FromWorker::Creating { .. }
             | FromWorker::Allocated { .. }
-            | FromWorker::Discarding { .. } => {}
+            | FromWorker::Discarding { .. }
+            | FromWorker::Growing { .. } => {}
             FromWorker::Repairing { volume, block } => {
                 self.repairing.insert(volume, block);
                 self.send(ToWorker::Noted);

@@ -94,6 +94,24 @@ impl<R> State<R> {
         }
     }
 
+    /// The worker of that generation says that a write changes its volume's tree.
+    ///
+    /// # Errors
+    /// When that can't be.
+    pub fn note_growing(&mut self, generation: u64, tag: Tag) -> Result<(), Allegation> {
+        if self.worker_of(generation).is_none() || self.abandoned.contains_key(&tag) {
+            return Ok(());
+        }
+        let refused = Allegation::CreatesNothing(tag.0);
+        let entry = self.table.get(tag).ok_or(refused)?;
+        let told = matches!(entry.stage, Stage::Told(told, _) if told == generation);
+        if !told || !entry.request.is_write() {
+            return Err(refused);
+        }
+        self.growing.insert(tag, entry.request.volume);
+        Ok(())
+    }
+
     /// The worker is about to repair an index entry.
     pub fn note_repairing(&mut self, object: Object) {
         self.repairing.insert(object);
@@ -119,6 +137,7 @@ impl<R> State<R> {
 
     /// Whatever a write may have created is there, or will not be.
     pub(super) fn created(&mut self, tag: Tag, request: Request) {
+        self.growing.remove(&tag);
         if self.creating.is_empty() || !request.is_write() {
             return;
         }

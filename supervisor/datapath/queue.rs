@@ -31,6 +31,8 @@ pub struct State<R> {
     pub(super) told: Told,
     /// The write that creates an object, from the worker's word to the write's end.
     pub(super) creating: BTreeMap<Object, Tag>,
+    /// The writes that change the trees of hyper volumes, likewise.
+    pub(super) growing: BTreeMap<Tag, VolumeId>,
     /// Objects whose index entries a worker writes again after a snapshot.
     pub(super) repairing: BTreeSet<Object>,
     /// The newest id of each VDI that ever was a volume.
@@ -94,6 +96,7 @@ impl<R> State<R> {
             fences: Fences::new(fence_time),
             told: Told(told),
             creating: BTreeMap::new(),
+            growing: BTreeMap::new(),
             repairing: BTreeSet::new(),
             names: BTreeMap::new(),
             absent: BTreeSet::new(),
@@ -136,7 +139,7 @@ impl<R> State<R> {
     }
 
     /// What is in a request's way. One that repeats what may be on the wire
-    /// already does not wait for fences.
+    /// already does not wait for fences, but for that of a tree.
     pub(super) fn blocker(
         &self,
         request: Request,
@@ -145,6 +148,10 @@ impl<R> State<R> {
     ) -> Option<Blocker> {
         if self.absent.contains(&request.volume) {
             return Some(Blocker::Volume(request.volume));
+        }
+        let tree = Object::tree(request.volume);
+        if request.kind != Kind::Flush && self.fences.holds(tree) {
+            return Some(Blocker::Fence(tree));
         }
         if !request.is_write() {
             return None;

@@ -11,7 +11,8 @@
 //! - a create is repeated as a create only while the index entry is not set, and
 //!   then no other write to its object was answered, since all others wait for it;
 //! - what is newer than an orphan on the same object waits for its fence
-//!   ([`crate::fence`]).
+//!   ([`crate::fence`]);
+//! - where the orphan may change the tree of a hyper volume, everything waits for its fence.
 
 use super::blocked::Blocker;
 use super::counters::Counters;
@@ -74,6 +75,9 @@ impl<R> State<R> {
         let Some(worker) = self.worker.take_if(|worker| worker.generation() == generation) else {
             return (Vec::new(), None);
         };
+        for volume in std::mem::take(&mut self.growing).into_values() {
+            self.fences.add(Object::tree(volume), gateways, generation, now);
+        }
         let is_told = |stage| matches!(stage, Stage::Told(told, _) if told == generation);
         let told: Vec<Tag> = self
             .table

@@ -63,6 +63,7 @@ mod tests {
             block_size_shift: 22,
             snap_id: 5,
             snapshot: true,
+            hyper: false,
         };
         let names = String::from_utf8(names()).unwrap();
         let values: Vec<_> = names

@@ -90,6 +90,10 @@ pub struct Cluster {
     slow: Option<Inode>,
     /// What discards have done.
     pub discarded: Discarded,
+    /// Whether its VDI is a hyper volume.
+    pub hyper: bool,
+    /// Writes of nodes of its tree.
+    pub node_writes: usize,
 }
 
 /// How often what was done for discards.
@@ -167,6 +171,8 @@ impl Cluster {
             ledgers: HashMap::new(),
             slow: None,
             discarded: Discarded::default(),
+            hyper: false,
+            node_writes: 0,
         }
     }
 
@@ -194,6 +200,7 @@ impl Cluster {
     fn check_rules(&self, request: &Request) {
         let new = request.header(0);
         let obj = new.obj();
+        self.check_tree_rules(&new);
         if ObjectId::from_raw(obj.oid).kind() != ObjectKind::Data || !new.has_payload() {
             return;
         }
@@ -314,6 +321,7 @@ impl Cluster {
                 Some((at..end).step_by(8).flat_map(gref).collect())
             }
             (ObjectKind::Inode, inode) => inode.map(|inode| inode.bytes[at..end].to_vec()),
+            (ObjectKind::Btree, _) => self.objects.get(&oid.raw()).map(|node| piece(node, at, end)),
             _ => self.objects.get(&oid.raw()).map(|object| object[at..end].to_vec()),
         };
         match found {
@@ -326,6 +334,9 @@ impl Cluster {
         let obj = header.obj();
         let (oid, at) = (ObjectId::from_raw(obj.oid), obj.offset as usize);
         assert_eq!((obj.copies, obj.copy_policy), (0, 0));
+        if self.hyper && oid.kind() != ObjectKind::Data {
+            return self.write_tree(header, payload);
+        }
         if oid.kind() == ObjectKind::Inode {
             return self.write_inode(oid.vid_raw(), at, payload);
         }
@@ -427,6 +438,13 @@ impl Cluster {
         self.working = new;
         self.snapshots += 1;
     }
+}
+
+/// Some bytes of a node; what is not stored is zeros.
+fn piece(node: &[u8], at: usize, end: usize) -> Vec<u8> {
+    let mut bytes = node.get(at..end.min(node.len())).unwrap_or_default().to_vec();
+    bytes.resize(end - at, 0);
+    bytes
 }
 
 /// Where the reference count of an entry lies in an inode.

@@ -119,7 +119,8 @@ impl Supervisor {
         run.abandon();
         run.engine = Engine::new(cache_bytes, true);
         run.engine.limit_index_pages(0);
-        if run.random.below(3) == 0 {
+        run.engine.limit_trees(run.tree_limits);
+        if !run.cluster.hyper && run.random.below(3) == 0 {
             run.cluster.end_snapshot();
             run.cluster.snapshot();
         }

@@ -25,6 +25,7 @@ fn facts_of(cluster: &Cluster, vid: u32) -> VolumeFacts {
         block_size_shift: header.block_size_shift,
         snap_id: header.snap_id,
         snapshot: header.is_snapshot(),
+        hyper: header.is_hyper(),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::index_pages::Fate;
 use sheepfs::wire::VdiId;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 
 /// Entries read at once: 4 KiB, which covers 4 GiB of a usual VDI.
 pub const PAGE_ENTRIES: u32 = 1024;
@@ -39,6 +40,12 @@ impl Index {
     /// The page that holds a block's entry.
     pub fn page_of(block: u32) -> u32 {
         block / PAGE_ENTRIES
+    }
+
+    /// The blocks of a page. The last page of a hyper volume ends with the last number.
+    pub fn blocks_of(page: u32) -> RangeInclusive<u32> {
+        let first = page.saturating_mul(PAGE_ENTRIES);
+        first..=first.saturating_add(PAGE_ENTRIES - 1)
     }
 
     /// The entry of a block, if it is known.
@@ -151,12 +158,23 @@ impl Updates {
         let (first, part) = self.waiting.pop_first()?;
         let mut update = Update { first, parts: vec![part] };
         while update.count() < PAGE_ENTRIES
-            && let Some(part) = self.waiting.remove(&(first + update.count()))
+            && let Some(next) = first.checked_add(update.count())
+            && let Some(part) = self.waiting.remove(&next)
         {
             update.parts.push(part);
         }
         self.on_wire += 1;
         Some(update)
+    }
+
+    /// All that wait, by ascending block, to be written as one; none while something is on
+    /// the wire.
+    pub fn take_all(&mut self) -> Vec<(u32, PartId)> {
+        if self.on_wire > 0 || self.waiting.is_empty() {
+            return Vec::new();
+        }
+        self.on_wire += 1;
+        std::mem::take(&mut self.waiting).into_iter().collect()
     }
 
     /// An update is over.

@@ -10,6 +10,7 @@
 //! what is read, and a header that is a snapshot's by now begins a reload at once.
 
 use super::index::{Index, PAGE_ENTRIES};
+use super::tree::Wanted;
 use super::{Io, Phase, REFUSALS_MAX, RETRY_DELAY, Volume, Wait};
 use crate::index_pages::Fate;
 use crate::verdict::Verdict;
@@ -20,7 +21,12 @@ use std::time::Instant;
 
 impl Volume {
     pub(super) fn load_page(&mut self, page: u32, io: &mut Io) {
-        if self.index.begin_load(page) {
+        if !self.index.begin_load(page) {
+            return;
+        }
+        if self.is_hyper() {
+            self.look_up(Wanted::Page(page), io);
+        } else {
             let request = Request::read_index(self.own, page * PAGE_ENTRIES, PAGE_ENTRIES);
             self.send(request, None, Wait::Page(page), io);
         }
@@ -69,12 +75,11 @@ impl Volume {
     /// way on its blocks relies on it, updates too, whose writes wait for them. So does
     /// what a snapshot may have lost: that is known better here than in the cluster.
     pub fn drop_page(&mut self, page: u32) -> Fate {
-        let first = page * PAGE_ENTRIES;
         let needed = match self.phase {
             Phase::Resting | Phase::Draining | Phase::Reloading(_) => true,
             Phase::Failed(_) => false,
             Phase::Serving => {
-                self.objects.range(first..first + PAGE_ENTRIES).next().is_some()
+                self.objects.range(Index::blocks_of(page)).next().is_some()
                     || self.recent.is_in_page(page)
                     || self.repairing.is_some_and(|block| Index::page_of(block) == page)
             }
@@ -101,8 +106,7 @@ impl Volume {
     }
 
     pub(super) fn objects_of(&self, page: u32) -> Vec<u32> {
-        let first = page * PAGE_ENTRIES;
-        self.objects.range(first..first + PAGE_ENTRIES).map(|(object, _)| *object).collect()
+        self.objects.range(Index::blocks_of(page)).map(|(object, _)| *object).collect()
     }
 
     pub(super) fn delay_page(&mut self, page: u32, until: Instant) {

@@ -3,6 +3,7 @@
 
 use super::index::{self, Index};
 use super::objects::{Doubt, Kind, ObjectQueue, Part, PartId, State};
+use super::tree::Wanted;
 use super::{Io, Phase, RETRY_DELAY, Volume, Wait};
 use crate::ahead::Cover;
 use crate::verdict::Verdict;
@@ -85,6 +86,9 @@ impl Volume {
         if creates {
             io.out.push(FromWorker::Creating { tag: part.tag, block: object });
         }
+        if state == State::Creating {
+            self.tell_growing(part.tag, io);
+        }
         self.set_state(object, part.id, state);
         self.send(request, Some(part.span), Wait::Part(object, part.id), io);
     }
@@ -143,6 +147,9 @@ impl Volume {
     pub(super) fn recheck(&mut self, object: u32, id: PartId, io: &mut Io) {
         let seen = self.index.get(object).unwrap_or(0);
         self.set_state(object, id, State::Rechecking(seen));
+        if self.is_hyper() {
+            return self.look_up(Wanted::Entry(object, id), io);
+        }
         let request = Request::read_index(self.own, object, 1);
         self.send(request, None, Wait::Recheck(object, id), io);
     }

@@ -7,8 +7,11 @@
 //! marked it when we look, so a look clears only what is older than any
 //! snapshot takes. They are kept across a reload too: the next snapshot may come
 //! while the last one is still being repaired.
+//!
+//! Hyper volumes have no snapshots that could be gone on from, so nothing is remembered
+//! of them.
 
-use super::index::PAGE_ENTRIES;
+use super::index::Index;
 use super::{Io, Phase, Volume, Wait};
 use crate::verdict::Verdict;
 use sheepfs::ipc::{Failure, FromWorker};
@@ -43,6 +46,8 @@ pub struct Recent {
     /// Until then entries may be young that an earlier worker wrote and could not
     /// tell of.
     unsure_until: Option<Instant>,
+    /// Whether nothing is to be remembered.
+    off: bool,
 }
 
 impl Recent {
@@ -53,12 +58,20 @@ impl Recent {
             used: false,
             next_check: now + CHECK_INTERVAL,
             unsure_until: None,
+            off: false,
         }
+    }
+
+    /// One that remembers nothing.
+    pub fn off(now: Instant) -> Self {
+        Self { off: true, ..Self::new(now) }
     }
 
     /// A block's index update was answered.
     pub fn push(&mut self, allocation: Allocation) {
-        self.blocks.insert(allocation.block, allocation);
+        if !self.off {
+            self.blocks.insert(allocation.block, allocation);
+        }
     }
 
     /// The cluster says that a block's entry is another than was believed: what
@@ -81,7 +94,7 @@ impl Recent {
     /// snapshot that is just being made may still lose it: it counts as new. `true`:
     /// it does.
     pub fn suspect(&mut self, block: u32, owner: VdiId, now: Instant) -> bool {
-        let young = self.unsure_until.is_some_and(|until| now < until);
+        let young = !self.off && self.unsure_until.is_some_and(|until| now < until);
         let known = self.blocks.get(&block).is_some_and(|known| known.owner == owner);
         let unknown = young && !known;
         if unknown {
@@ -97,14 +110,12 @@ impl Recent {
 
     /// Those of a page of the index.
     pub fn in_page(&self, page: u32) -> Vec<Allocation> {
-        let first = page * PAGE_ENTRIES;
-        self.blocks.range(first..first + PAGE_ENTRIES).map(|(_, known)| *known).collect()
+        self.blocks.range(Index::blocks_of(page)).map(|(_, known)| *known).collect()
     }
 
     /// Whether there are any of a page of the index.
     pub fn is_in_page(&self, page: u32) -> bool {
-        let first = page * PAGE_ENTRIES;
-        self.blocks.range(first..first + PAGE_ENTRIES).next().is_some()
+        self.blocks.range(Index::blocks_of(page)).next().is_some()
     }
 
     /// All of them, by ascending block.
@@ -146,6 +157,7 @@ impl Volume {
 
     pub(super) fn look_at_header(&mut self, io: &mut Io) {
         self.recent.checked(io.now);
+        self.slim_tree();
         let request = Request::read_inode_header(self.own);
         self.send(request, None, Wait::Header(io.now), io);
     }

@@ -105,6 +105,9 @@ impl Volume {
 
     /// The wire is empty: begins to look for the new vid.
     pub(super) fn begin_reload(&mut self, io: &mut Io) {
+        if self.is_hyper() {
+            return self.fail(Failure::HyperFrozen, io);
+        }
         tracing::info!(volume = %self.name, vid = %self.own, "the VDI became a snapshot; looking for its new vid");
         self.phase = Phase::Reloading(Box::new(Reload {
             step: Step::Lookup,
@@ -290,6 +293,7 @@ impl Volume {
         };
         let same_shape = header.block_size_shift == self.header.block_size_shift
             && header.copy_policy == self.header.copy_policy
+            && header.store_policy == self.header.store_policy
             && header.vdi_size >= self.grown_from.unwrap_or(self.header.vdi_size)
             && header.name == self.header.name;
         if header.is_snapshot() {

@@ -12,6 +12,9 @@ impl Volume {
         if self.updates_delayed.is_some() {
             return;
         }
+        if self.is_hyper() {
+            return self.change_tree(io);
+        }
         while let Some(update) = self.updates.next() {
             if let Some(failure) = self.failure() {
                 // The inode may be somebody else's by now.
@@ -61,6 +64,9 @@ impl Volume {
     /// Lets the supervisor remember an entry: a worker that follows this one may have
     /// to repair it. Said before the write that waits for it is done.
     pub(super) fn tell_allocation(&self, block: u32, owner: u32, io: &mut Io) {
+        if self.is_hyper() {
+            return;
+        }
         let allocation = ipc::Allocation { block, owner };
         io.out.push(FromWorker::Allocated { volume: self.id, allocation });
     }

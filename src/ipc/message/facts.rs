@@ -132,4 +132,6 @@ pub struct VolumeFacts {
     pub snap_id: u32,
     /// Whether it is a snapshot, and so read-only.
     pub snapshot: bool,
+    /// Whether it is a hyper volume, whose index is a tree.
+    pub hyper: bool,
 }

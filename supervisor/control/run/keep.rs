@@ -316,10 +316,16 @@ impl Shell {
     }
 }
 
-/// Index entries that a worker was writing again when it died.
+/// What a worker may have been at when it died, beside the writes it was told of: index
+/// entries that it was writing again, and the trees of hyper volumes, as nobody has read what
+/// it said of them last.
 fn repairing(saved: &SavedControl) -> Vec<Object> {
-    let volumes = saved.volumes.iter().chain(&saved.detaching);
-    let object =
-        |volume: &SavedVolume| volume.repairing.map(|block| Object { volume: volume.id, block });
-    volumes.filter_map(object).collect()
+    let volumes = || saved.volumes.iter().chain(&saved.detaching);
+    let entry = |volume: &SavedVolume| {
+        let object = |block| Object { volume: volume.id, block };
+        volume.repairing.map(object)
+    };
+    let grows = |volume: &&SavedVolume| volume.facts.hyper && !volume.facts.snapshot;
+    let trees = volumes().filter(grows).map(|volume| Object::tree(volume.id));
+    volumes().filter_map(entry).chain(trees).collect()
 }
