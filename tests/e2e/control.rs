@@ -6,6 +6,7 @@ use crate::random::Random;
 use crate::tools::{arg, output, run};
 use crate::{KIB, MIB};
 use nix::errno::Errno;
+use sheepfs::wire::request::NewVdi;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -223,9 +224,9 @@ fn random_bytes_do_no_harm() {
 #[test]
 fn what_cannot_be_used_is_refused_as_not_supported() {
     let cluster = Cluster::start();
-    let hyper = cluster.unique("hyper");
-    cluster.wire().new_hyper_volume(&hyper, 64 * MIB);
-    cluster.note(crate::wire::working_ref(&hyper));
+    // Larger than any hyper volume can be.
+    let size = (1 << 54) + KIB;
+    let hyper = cluster.hyper("hyper", &NewVdi { size, ..NewVdi::default() });
     let mount = Mount::start(&cluster, &[]);
     assert_eq!(errno(mount.write("vdi/mount", hyper.as_bytes())), Some(Errno::EOPNOTSUPP));
     // Larger than an index of 4 MiB blocks can name.

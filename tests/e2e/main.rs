@@ -49,6 +49,7 @@ mod discards;
 mod faults;
 mod filesystems;
 mod footprint;
+mod hyper;
 mod images;
 mod life;
 mod life_model;

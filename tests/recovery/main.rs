@@ -60,6 +60,7 @@ mod crowd;
 mod discards;
 mod failover;
 mod gateway;
+mod hyper;
 mod instruments;
 mod life;
 mod many;

@@ -81,6 +81,13 @@ pub fn vdi_for(cluster: &Cluster, plan: Plan) -> String {
     cluster.vdi_with("registers", &new)
 }
 
+/// A hyper volume for the registers of `plan`.
+pub fn hyper_for(cluster: &Cluster, plan: Plan) -> String {
+    let block_size_shift = plan.object_shift();
+    let new = NewVdi { size: plan.size(), block_size_shift, ..NewVdi::default() };
+    cluster.hyper("registers", &new)
+}
+
 /// Mounts, in the namespace, what is at the other end of its link.
 pub fn mount_over(link: &Namespace, options: &[&str]) -> Mount<'static> {
     let [program, namespace] = link.enter();

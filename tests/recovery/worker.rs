@@ -8,7 +8,7 @@ use crate::random::Random;
 use crate::register::Registers;
 use crate::register::plan::Plan;
 use crate::rounds::rounds;
-use crate::site::{random_while, send, vdi_for, wait_for_swap};
+use crate::site::{hyper_for, random_while, send, vdi_for, wait_for_swap};
 use crate::tools::{holds_in_time, wait_for};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -22,7 +22,12 @@ const INSTANT_MAX: Duration = Duration::from_millis(40);
 const FIO_BYTES: u64 = 16 * MIB;
 
 /// Registers and fio at once, the worker killed again and again.
-fn killed_under_load(row: &str, plan: Plan, times: u64) {
+fn killed_under_load(
+    row: &str,
+    plan: Plan,
+    times: u64,
+    vdi_for: impl Fn(&Cluster, Plan) -> String,
+) {
     let cluster = Cluster::mini();
     let (disk, bytes) = (vdi_for(&cluster, plan), cluster.vdi("bytes", FIO_BYTES));
     let mount = Mount::with_volume(&cluster, &disk, &[]);
@@ -57,12 +62,18 @@ fn killed_under_load(row: &str, plan: Plan, times: u64) {
 
 #[test]
 fn a_worker_killed_at_any_instant_is_not_noticed() {
-    killed_under_load("sigkill-worker", Plan::SHARED, rounds(20, 200));
+    killed_under_load("sigkill-worker", Plan::SHARED, rounds(20, 200), vdi_for);
 }
 
 #[test]
 fn nor_is_one_that_creates_objects() {
-    killed_under_load("sigkill-worker-creates", Plan::CREATES, rounds(10, 200));
+    killed_under_load("sigkill-worker-creates", Plan::CREATES, rounds(10, 200), vdi_for);
+}
+
+/// Each of them moves entries of others in the tree of its index.
+#[test]
+fn nor_is_one_that_creates_objects_of_a_hyper_volume() {
+    killed_under_load("sigkill-worker-hyper", Plan::CREATES, rounds(10, 200), hyper_for);
 }
 
 /// A stopped worker is replaced, and killed: what would go on in it could write what is old.

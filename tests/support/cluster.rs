@@ -89,6 +89,14 @@ impl Cluster {
         name
     }
 
+    /// Makes a hyper volume; `hint` becomes part of the name that is returned.
+    pub fn hyper(&self, hint: &str, new: &NewVdi) -> String {
+        let name = self.unique(hint);
+        self.wire().new_hyper_volume(&name, new);
+        self.note(working_ref(&name));
+        name
+    }
+
     /// Turns the working VDI into a snapshot; the new working vid.
     pub fn snapshot(&self, name: &str, tag: &str) -> VdiId {
         let vid = self.wire().snapshot(name, tag);

@@ -1,6 +1,7 @@
 //! A client of the wire, for what sheepfs does not do: make VDIs, take snapshots, delete; and
 //! to look at a VDI's content without sheepfs. One connection, one request at a time.
 
+use sheepfs::wire::btree::{Head, Leaf, NODE_LEN, Root};
 use sheepfs::wire::header::{ObjFields, flags};
 use sheepfs::wire::inode::{INODE_HEADER_LEN, InodeHeader, index_offset};
 use sheepfs::wire::name::{Generation, VdiRef};
@@ -9,6 +10,7 @@ use sheepfs::wire::{
     HEADER_LEN, ObjectId, Opcode, ReplyHeader, Request, RequestHeader, Status, VdiId, VdiName,
     VdiTag,
 };
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -69,13 +71,15 @@ impl Wire {
         vid_of(&self.done(&request, &[]).0)
     }
 
-    /// Makes a hyper volume, which sheepfs has no constructor for.
-    pub fn new_hyper_volume(&mut self, name: &str, size: u64) {
+    /// Makes a hyper volume.
+    pub fn new_hyper_volume(&mut self, name: &str, new: &NewVdi) -> VdiId {
         let name = VdiName::new(name).unwrap();
-        let mut header = Request::new_vdi(&name, &NewVdi { size, ..NewVdi::default() }).header(1);
+        let mut header = Request::new_vdi(&name, new).header(1);
         let fields = header.vdi();
         header = header.with_vdi(&sheepfs::wire::header::VdiFields { store_policy: 1, ..fields });
-        assert_eq!(self.exchange(&header, &name.field()).0.status, Status::Success);
+        let (reply, _) = self.exchange(&header, &name.field());
+        assert!(reply.status.is_success(), "{:?}", reply.status);
+        vid_of(&reply)
     }
 
     /// The working VDI of that name.
@@ -126,9 +130,35 @@ impl Wire {
     pub fn index(&mut self, vid: VdiId) -> Vec<u32> {
         let header = self.header(vid);
         let count = header.vdi_size.div_ceil(1 << header.block_size_shift);
+        if header.is_hyper() {
+            let listed = self.tree(vid);
+            let owner = |block: u64| listed.get(&u32::try_from(block).unwrap()).copied();
+            return (0..count).map(|block| owner(block).unwrap_or(0)).collect();
+        }
         let request = Request::read_index(vid, 0, u32::try_from(count).unwrap());
         let (_, bytes) = self.done(&request, &[]);
         bytes.chunks(4).map(|entry| u32::from_le_bytes(entry.try_into().unwrap())).collect()
+    }
+
+    /// All that the tree of a hyper volume lists: the owner of each block.
+    pub fn tree(&mut self, vid: VdiId) -> BTreeMap<u32, u32> {
+        let top = self.done(&Request::read_tree_top(vid, 0, NODE_LEN), &[]).1;
+        let leaves = match Head::decode(&top).unwrap() {
+            Head::Leaf(_) => vec![Leaf::decode(&top).unwrap()],
+            Head::Root(_) => {
+                let root = Root::decode(&top).unwrap();
+                let mut leaf =
+                    |oid| Leaf::decode(&self.done(&Request::read_tree_node(oid, NODE_LEN), &[]).1);
+                root.entries().iter().map(|entry| leaf(entry.leaf).unwrap()).collect()
+            }
+        };
+        let entries = leaves.iter().flat_map(Leaf::entries).filter(|entry| entry.owner != 0);
+        entries.map(|entry| (entry.block, entry.owner)).collect()
+    }
+
+    /// A piece of one object, as it is stored.
+    pub fn object(&mut self, vid: VdiId, block: u32, extent: Extent) -> Vec<u8> {
+        self.done(&Request::read(vid, block, extent), &[]).1
     }
 
     /// All of a VDI's content, read object by object as its index says.
