@@ -479,7 +479,7 @@ impl Volume {
     /// Whether nothing is on the wire, and nothing that was begun has more to send.
     fn is_quiet(&self) -> bool {
         let discarding = self.discards.values().any(Discard::is_running);
-        self.on_wire == 0 && self.updates.is_idle() && !discarding
+        self.on_wire == 0 && self.is_entered() && !discarding
     }
 
     /// Starts what waits for the wire to be empty.

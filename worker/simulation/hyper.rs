@@ -40,7 +40,7 @@ impl Game {
     fn new(seed: u64, limits: Limits, deaths: usize, failures: usize) -> Self {
         let cache_bytes = (seed % 2) << 17;
         let mut run = Run::of_cluster(Cluster::of_hyper(SIZE), limits, seed, cache_bytes);
-        if seed % 3 == 0 {
+        if seed.is_multiple_of(3) {
             run.engine.limit_index_pages(0);
         }
         run.cluster.locks = Some(BTreeSet::from([7]));
@@ -229,6 +229,36 @@ fn many_new_blocks_are_one_write_of_the_tree() {
     run.settle();
     assert!((0..20).all(|tag| run.outcome(tag).is_ok()));
     assert_eq!(run.cluster.node_writes, 2, "the first alone, and all the others");
+}
+
+/// What a discard needs: the entry stays, and names nobody (protocol 5.2).
+#[test]
+fn an_entry_that_is_cleared_is_a_hole_until_it_is_written_again() {
+    let mut run = quiet(SMALL);
+    for block in 1..30 {
+        assert_eq!(write(&mut run, block, block), Ok(()));
+    }
+    run.out.clear();
+    for block in [3, 17, 18, 29] {
+        run.step(|engine, around| engine.clear_in_tree(Tag(40), VOLUME, block, around));
+        run.settle();
+        assert_eq!(run.outcome(40), Ok(()));
+        run.out.clear();
+        let object = u64::from(run.cluster.working) << 32 | u64::from(block);
+        assert!(run.cluster.objects.remove(&object).is_some());
+    }
+    // By the worker that knows, and by one that looks.
+    let mut run = Run { cluster: run.cluster, ..quiet(SMALL) };
+    for block in 1..30 {
+        let expected = if [3, 17, 18, 29].contains(&block) { 0 } else { block };
+        assert_eq!(u64::from(read(&mut run, 41, block)), expected);
+        run.out.clear();
+    }
+    for block in [3, 29] {
+        assert_eq!(write(&mut run, 42, block), Ok(()));
+        assert_eq!(read(&mut run, 43, block), 42);
+        run.out.clear();
+    }
 }
 
 /// The supervisor must know before anything leaves.

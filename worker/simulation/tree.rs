@@ -88,7 +88,8 @@ impl Cluster {
         };
         match Head::decode(node).unwrap() {
             Head::Leaf(_) => {
-                for entry in Leaf::decode(node).unwrap().entries() {
+                let leaf = Leaf::decode(node).unwrap();
+                for entry in leaf.entries().iter().filter(|entry| entry.owner != 0) {
                     let object = u64::from(entry.owner) << 32 | u64::from(entry.block);
                     assert!(self.objects.contains_key(&object), "the entry came before the object");
                 }

@@ -167,14 +167,14 @@ impl Updates {
         Some(update)
     }
 
-    /// All that wait, by ascending block, to be written as one; none while something is on
-    /// the wire.
-    pub fn take_all(&mut self) -> Vec<(u32, PartId)> {
-        if self.on_wire > 0 || self.waiting.is_empty() {
-            return Vec::new();
+    /// All that wait, by ascending block, to be written as one, with `others` if there are
+    /// some. `None` while something is on the wire, or when there is nothing to be written.
+    pub fn take_all(&mut self, others: bool) -> Option<Vec<(u32, PartId)>> {
+        if self.on_wire > 0 || (self.waiting.is_empty() && !others) {
+            return None;
         }
         self.on_wire += 1;
-        std::mem::take(&mut self.waiting).into_iter().collect()
+        Some(std::mem::take(&mut self.waiting).into_iter().collect())
     }
 
     /// An update is over.

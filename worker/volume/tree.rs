@@ -54,6 +54,8 @@ pub struct TreeIndex {
     next_lookup: u32,
     /// Lookups that wait for a run.
     waiting: VecDeque<Wanted>,
+    /// Blocks that are to have no object any more, each with the request that waits for it.
+    clears: BTreeMap<u32, Tag>,
     run: Option<Run>,
 }
 
@@ -68,6 +70,7 @@ impl TreeIndex {
             lookups: BTreeMap::new(),
             next_lookup: 0,
             waiting: VecDeque::new(),
+            clears: BTreeMap::new(),
             run: None,
         }
     }
@@ -80,8 +83,13 @@ impl TreeIndex {
     }
 
     /// Whether a run goes on.
-    pub fn is_changing(&self) -> bool {
+    fn is_changing(&self) -> bool {
         self.run.is_some()
+    }
+
+    /// Whether nothing is to be changed by requests that take blocks away.
+    pub fn is_idle(&self) -> bool {
+        self.run.is_none() && self.clears.is_empty()
     }
 
     /// Lets go of large nodes while nothing is under way.
@@ -120,9 +128,14 @@ impl Volume {
         }
     }
 
+    /// Whether all entries that there are to be are in the index.
+    pub(super) fn is_entered(&self) -> bool {
+        self.updates.is_idle() && self.tree.as_ref().is_none_or(|tree| tree.is_idle())
+    }
+
     /// A moment in which little is under way.
     pub(super) fn slim_tree(&mut self) {
-        if self.updates.is_idle()
+        if self.is_entered()
             && let Some(tree) = &mut self.tree
         {
             tree.slim();

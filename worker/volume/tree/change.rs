@@ -5,6 +5,7 @@ use crate::verdict::Verdict;
 use crate::volume::objects::PartId;
 use crate::volume::{Io, REFUSALS_MAX, RETRY_DELAY, Volume, Wait};
 use sheepfs::ipc::Failure;
+use sheepfs::ipc::Tag;
 use sheepfs::wire::btree::{Entry, Head, Leaf, Tree, TreeError, Whole, Write};
 use sheepfs::wire::inode::{INODE_HEADER_LEN, InodeHeader, btree_counter};
 use sheepfs::wire::{ObjectId, Request};
@@ -22,12 +23,21 @@ enum Step {
     Write,
 }
 
+/// Who waits for an entry.
+#[derive(Clone, Copy, Debug)]
+enum Waiting {
+    /// A write that has made the object.
+    Part(PartId),
+    /// A request that takes it away.
+    Clear(Tag),
+}
+
 /// A run under way.
 #[derive(Debug)]
 pub struct Run {
     batch: Vec<Entry>,
     /// Who waits for each of them.
-    parts: Vec<PartId>,
+    waiting: Vec<Waiting>,
     /// How many of them are in the tree.
     done: usize,
     step: Step,
@@ -56,15 +66,21 @@ impl Volume {
         if tree.run.is_some() || !tree.lookups.is_empty() {
             return;
         }
-        let changes = self.updates.take_all();
-        if changes.is_empty() {
-            return;
-        }
+        let Some(entries) = self.updates.take_all(!tree.clears.is_empty()) else { return };
         let owner = self.own.get();
-        let batch = changes.iter().map(|(block, _)| Entry { block: *block, owner }).collect();
-        let parts = changes.into_iter().map(|(_, part)| part).collect();
+        let mut changes: Vec<(Entry, Waiting)> = entries
+            .into_iter()
+            .map(|(block, part)| (Entry { block, owner }, Waiting::Part(part)))
+            .chain(
+                std::mem::take(&mut tree.clears)
+                    .into_iter()
+                    .map(|(block, tag)| (Entry { block, owner: 0 }, Waiting::Clear(tag))),
+            )
+            .collect();
+        changes.sort_by_key(|(entry, _)| entry.block);
+        let (batch, waiting) = changes.into_iter().unzip();
         let (step, writes) = (Step::Top, VecDeque::new());
-        tree.run = Some(Run { batch, parts, done: 0, step, writes, then: 0, need: 0 });
+        tree.run = Some(Run { batch, waiting, done: 0, step, writes, then: 0, need: 0 });
         match self.failure() {
             // The inode may be somebody else's by now.
             Some(failure) => self.end_run(Some(failure), io),
@@ -224,17 +240,40 @@ impl Volume {
 
     /// So many more entries are in the tree: their writes are done.
     fn entered(&mut self, count: usize, io: &mut Io) {
-        let own = self.own.get();
         let Some(run) = self.tree.as_mut().and_then(|tree| tree.run.as_mut()) else { return };
         let range = run.done..(run.done + count).min(run.batch.len());
         run.done = range.end;
-        let entries = run.batch[range.clone()].iter().map(|entry| entry.block);
-        let entered: Vec<_> = entries.zip(run.parts[range].iter().copied()).collect();
-        for (block, part) in entered {
-            self.index.set(block, own);
-            self.finish_part(block, part, None, io);
-            self.pump(block, io);
+        let waiting = run.waiting[range.clone()].iter().copied();
+        let entered: Vec<_> = run.batch[range].iter().copied().zip(waiting).collect();
+        for (entry, waiting) in entered {
+            self.index.set(entry.block, entry.owner);
+            self.is_over(entry.block, waiting, None, io);
         }
+    }
+
+    fn is_over(&mut self, block: u32, waiting: Waiting, failure: Option<Failure>, io: &mut Io) {
+        match waiting {
+            Waiting::Part(part) => self.finish_part(block, part, failure, io),
+            Waiting::Clear(tag) => self.cleared_in_tree(block, tag, failure, io),
+        }
+        self.pump(block, io);
+    }
+
+    /// Enters that a block has no object. Nothing else may be under way on the block, and
+    /// the supervisor must know that the tree changes ([`Volume::tell_growing`]). Its object
+    /// may go when that is done ([`Self::cleared_in_tree`]); the other way round, a death in
+    /// between would leave an entry without an object.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for requests that take blocks away"))]
+    pub fn clear_in_tree(&mut self, block: u32, tag: Tag, io: &mut Io) {
+        let Some(tree) = &mut self.tree else { return };
+        tree.clears.insert(block, tag);
+        self.send_updates(io);
+    }
+
+    /// The tree lists no object for a block any more, or could not be changed.
+    #[expect(clippy::unused_self, reason = "what follows is the request's affair")]
+    fn cleared_in_tree(&mut self, _: u32, tag: Tag, failure: Option<Failure>, io: &mut Io) {
+        io.done(tag, failure.map_or(Ok(()), Err));
     }
 
     /// What is not in the tree yet is tried again, from the beginning.
@@ -242,8 +281,12 @@ impl Volume {
         let Some(tree) = &mut self.tree else { return };
         tree.forget();
         if let Some(run) = tree.run.take() {
-            let left = run.batch.iter().zip(&run.parts).skip(run.done);
-            left.for_each(|(entry, part)| self.updates.push(entry.block, *part));
+            for (entry, waiting) in run.batch.iter().zip(&run.waiting).skip(run.done) {
+                match waiting {
+                    Waiting::Part(part) => self.updates.push(entry.block, *part),
+                    Waiting::Clear(tag) => drop(tree.clears.insert(entry.block, *tag)),
+                }
+            }
         }
         self.updates.finish();
         self.updates_delayed = Some(io.now + RETRY_DELAY);
@@ -258,9 +301,8 @@ impl Volume {
         }
         let Some(run) = tree.run.take() else { return };
         self.updates.finish();
-        for (entry, part) in run.batch.iter().zip(run.parts).skip(run.done) {
-            self.finish_part(entry.block, part, failure, io);
-            self.pump(entry.block, io);
+        for (entry, waiting) in run.batch.iter().zip(run.waiting).skip(run.done) {
+            self.is_over(entry.block, waiting, failure, io);
         }
         self.begin_lookups(io);
         self.send_updates(io);

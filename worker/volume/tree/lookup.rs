@@ -173,7 +173,7 @@ impl Lookup {
 impl Volume {
     /// Looks entries up in the tree, now or when it is not changed any more.
     pub(in crate::volume) fn look_up(&mut self, wanted: Wanted, io: &mut Io) {
-        let changes = !self.updates.is_idle() && self.updates_delayed.is_none();
+        let changes = !self.is_entered() && self.updates_delayed.is_none();
         let Some(tree) = &mut self.tree else { return };
         if changes || tree.is_changing() {
             tree.waiting.push_back(wanted);
