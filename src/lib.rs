@@ -126,6 +126,7 @@
 //! | object, oid | a piece of a VDI, `2^block_size_shift` bytes; its 64-bit id |
 //! | inode | the object that describes a VDI and holds its index |
 //! | index | for each block, the vid that owns its object |
+//! | tree, leaf | the index of a hyper volume, and a node of it ([`wire::btree`]) |
 //! | epoch | the number of the cluster's membership |
 //! | slot, span | a leased piece of the arena |
 //! | tag | names a request between supervisor and worker |

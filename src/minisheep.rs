@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | [`connection`], [`queue`], [`service`] | the life of a request |
 //! | [`dispatch`] | what is refused at once, and who carries out the rest |
-//! | [`objects`], [`index`], [`references`] | objects, index updates, reference counts |
+//! | [`objects`], [`index`], [`tree`], [`references`] | objects, index updates, reference counts |
 //! | [`vdis`], [`attributes`], [`nodes`] | the operations on VDIs and on the cluster |
 //! | [`sheep`], [`table`], [`image`], [`state`], [`store`], [`buffer`] | what they work on |
 //! | [`members`], [`counters`] | nodes and epochs; what STAT tells |
@@ -68,6 +68,7 @@ pub mod sheep;
 pub mod state;
 pub mod store;
 pub mod table;
+pub mod tree;
 pub mod vdis;
 
 pub use self::gateway::{Gateway, GatewayConfig};

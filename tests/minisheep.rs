@@ -192,6 +192,27 @@ fn a_hyper_volume_is_deleted_with_its_objects_and_safe_from_index_writes() {
     assert_eq!(client.status(&Request::create(vid, 9, extent(0, 1)), b"x"), Status::Success);
     assert_eq!(client.call_header(&index_write(vid, 3, 1), &[0; 4]).0.status, Status::InvalidParms);
     assert_eq!(sheep.bugs("hyper_index"), 1);
+    // An entry is for an object that is there, and goes with it.
+    let leaf = |blocks: &[u32]| {
+        let count = u32::try_from(blocks.len()).unwrap();
+        let entries = blocks.iter().flat_map(|block| [*block, vid.get()]);
+        let words = [count].into_iter().chain(entries);
+        [b"tb\x01\0".to_vec(), words.flat_map(u32::to_le_bytes).collect()].concat()
+    };
+    let enter = |blocks| Request::write_tree_top(vid, &leaf(blocks)).unwrap();
+    assert_eq!(client.status(&enter(&[9]), &[]), Status::Success);
+    assert_eq!(sheep.bugs("index_before_object"), 0);
+    assert_eq!(client.status(&enter(&[8, 9]), &[]), Status::Success);
+    assert_eq!(sheep.bugs("index_before_object"), 1);
+    assert_eq!(client.status(&Request::create(vid, 9, extent(0, 1)), b"y"), Status::Success);
+    assert_eq!(sheep.bugs("create_over_own"), 1, "what was written there is lost");
+    let fields = ObjFields { oid: ObjectId::data(vid, 9).raw(), ..ObjFields::default() };
+    let header = RequestHeader::new(Opcode::DiscardObj, 0, 0).with_obj(&fields);
+    assert_eq!(client.call_header(&header, &[]).0.status, Status::Success);
+    assert!(!exists(&mut client, ObjectId::data(vid, 9)));
+    assert_eq!(client.entry(vid, 5), 0, "its vid, behind the head, another entry, and its block");
+    assert_eq!(client.status(&Request::create(vid, 9, extent(0, 1)), b"z"), Status::Success);
+    assert_eq!(sheep.bugs("create_over_own"), 1);
     let vdi = VdiRef { name: vdi_name("hyper"), generation: Generation::Working };
     assert_eq!(client.status(&Request::del_vdi(&vdi), &[]), Status::Success);
     assert!(!exists(&mut client, ObjectId::data(vid, 9)));

@@ -14,6 +14,7 @@ use super::references::Reference;
 use super::rules::Rule;
 use super::sheep::{Answer, Incoming, Sheep, status_of};
 use super::table::{Meta, Vdi};
+use super::tree;
 use crate::wire::inode::{GREF_OFFSET, INDEX_ENTRIES, INDEX_OFFSET, gref_offset, index_offset};
 use crate::wire::oid::ObjectKind;
 use crate::wire::{ObjectId, Status, u32_at};
@@ -40,7 +41,11 @@ pub fn write_inode(sheep: &Sheep, request: &Incoming) -> Result<(), Status> {
     if !hyper && start < grefs && end > index {
         sheep.broken(Rule::IndexShape, request);
     }
+    let before = (hyper && end > index).then(|| tree::before(sheep, oid)).flatten();
     let written = sheep.store.write(oid, start, &request.payload);
+    if let Some(before) = before {
+        before.check(sheep, request);
+    }
     written.and_then(|()| refresh(sheep, &vdi, start)).map_err(|error| status_of(&error))
 }
 
@@ -78,11 +83,22 @@ pub fn discard(sheep: &Sheep, request: &Incoming) -> Result<Answer, Status> {
     if vdi.meta().header.is_snapshot() {
         sheep.broken(Rule::DiscardForeign, request);
     }
-    if oid.index() < INDEX_ENTRIES && vdi.meta().header.store_policy != STORE_POLICY_HYPER {
+    if vdi.meta().header.store_policy == STORE_POLICY_HYPER {
+        discard_in_tree(sheep, &vdi, oid).map_err(|error| status_of(&error))?;
+    } else if oid.index() < INDEX_ENTRIES {
         let life = Life::of(&request.header);
         discard_entry(sheep, &vdi, oid, life).map_err(|error| status_of(&error))?;
     }
     Ok(Answer::new(&request.header, Status::Success))
+}
+
+/// The entry of a hyper volume stays, and names nobody; the object goes (protocol 10).
+fn discard_in_tree(sheep: &Sheep, vdi: &Vdi, oid: ObjectId) -> io::Result<()> {
+    let _index = vdi.index_lock();
+    match tree::clear(sheep, vdi.vid(), oid.index())? {
+        Some(owner) if owner == vdi.vid().get() => sheep.store.remove(oid),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn discard_entry(sheep: &Sheep, vdi: &Vdi, oid: ObjectId, life: Life) -> io::Result<()> {
@@ -101,9 +117,12 @@ fn discard_entry(sheep: &Sheep, vdi: &Vdi, oid: ObjectId, life: Life) -> io::Res
     Ok(())
 }
 
-/// The owner of block `index`; `None` when it has none, or in a hyper volume.
+/// The owner of block `index`; `None` when it has none.
 pub fn entry(sheep: &Sheep, vdi: &Vdi, meta: &Meta, index: u32) -> Option<u32> {
-    if index >= INDEX_ENTRIES || meta.header.store_policy == STORE_POLICY_HYPER {
+    if meta.header.store_policy == STORE_POLICY_HYPER {
+        return tree::owner(sheep, vdi.vid(), index);
+    }
+    if index >= INDEX_ENTRIES {
         return None;
     }
     let mut bytes = [0; 4];

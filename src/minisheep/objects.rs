@@ -6,6 +6,8 @@ use super::lives::Life;
 use super::rules::Rule;
 use super::sheep::{Answer, Incoming, Sheep, status_of};
 use super::table::{Meta, Vdi};
+use super::tree;
+use crate::wire::btree::NODE_LEN;
 use crate::wire::header::flags;
 use crate::wire::inode::{BLOCK_SHIFT_MAX, INODE_LEN};
 use crate::wire::oid::ObjectKind;
@@ -33,9 +35,19 @@ pub fn write(sheep: &Sheep, request: &Incoming) -> Result<Answer, Status> {
     match place.oid.kind() {
         ObjectKind::Inode => index::write_inode(sheep, request)?,
         ObjectKind::Data => write_data(sheep, request, &place)?,
+        ObjectKind::Btree => write_leaf(sheep, request, &place)?,
         _ => place.store(sheep, request)?,
     }
     Ok(Answer::new(&request.header, Status::Success))
+}
+
+fn write_leaf(sheep: &Sheep, request: &Incoming, place: &Place) -> Result<(), Status> {
+    let before = tree::before(sheep, place.oid);
+    place.store(sheep, request)?;
+    if let Some(before) = before {
+        before.check(sheep, request);
+    }
+    Ok(())
 }
 
 fn write_data(sheep: &Sheep, request: &Incoming, place: &Place) -> Result<(), Status> {
@@ -203,6 +215,9 @@ impl Place {
     fn check_bounds(&self, sheep: &Sheep, request: &Incoming) {
         match self.oid.kind() {
             ObjectKind::Inode if self.end() > u64::from(INODE_LEN) => {
+                sheep.broken(Rule::ObjectBounds, request);
+            }
+            ObjectKind::Btree if self.end() > u64::from(NODE_LEN) => {
                 sheep.broken(Rule::ObjectBounds, request);
             }
             ObjectKind::Data => match sheep.table.get(self.oid.vid_raw()) {
