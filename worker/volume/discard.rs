@@ -197,7 +197,8 @@ impl Volume {
         let Some(end) = offset.checked_add(u64::from(len)).filter(|end| *end <= size) else {
             return io.done(tag, Err(Failure::OutOfBounds));
         };
-        if let Some(failure) = self.refusal(Kind::Discard) {
+        let refusal = self.is_hyper().then_some(Failure::NoDiscard);
+        if let Some(failure) = refusal.or(self.refusal(Kind::Discard)) {
             return io.done(tag, Err(failure));
         }
         let shift = self.header.block_size_shift;
