@@ -129,6 +129,7 @@ mod tests {
             snap_id: 1,
             snapshot,
             hyper: false,
+            locked: false,
         };
         Volume::new(VolumeId(1), VolumeName::parse(b"alpha").unwrap(), facts)
     }

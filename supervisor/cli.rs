@@ -4,8 +4,8 @@ use crate::control::outage::OnOutage;
 use crate::mount::SOURCE;
 use clap::{Parser, ValueEnum};
 use sheepfs::address::{DEFAULT_PORT, SheepAddress, parse_port};
-use sheepfs::ipc::Route;
 use sheepfs::ipc::route::{CONNECTIONS_DEFAULT, CONNECTIONS_MAX, CONNECTIONS_MIN};
+use sheepfs::ipc::{Locking, Route};
 use sheepfs::size::parse_size;
 use sheepfs::wire::name::{NameError, VdiName, VolumeName};
 use std::path::{Path, PathBuf};
@@ -97,6 +97,10 @@ pub struct Options {
     /// Take a VDI's lock from the client that holds it, which must be dead
     #[arg(long)]
     pub steal_lock: bool,
+
+    /// Attach VDIs without their locks, whoever holds them
+    #[arg(long, conflicts_with = "steal_lock")]
+    pub no_lock: bool,
 
     /// Mount for reading only, volumes and control files
     #[arg(long)]
@@ -219,6 +223,15 @@ impl Options {
     /// Whether it stays in the foreground.
     pub fn in_foreground(&self) -> bool {
         self.foreground || self.debug
+    }
+
+    /// What an attach does about the cluster's lock.
+    pub fn locking(&self) -> Locking {
+        match (self.no_lock, self.steal_lock) {
+            (true, _) => Locking::Without,
+            (false, true) => Locking::Steal,
+            (false, false) => Locking::Take,
+        }
     }
 
     /// How long changes may be fenced; `None` is never.

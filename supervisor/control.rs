@@ -56,7 +56,7 @@ use heartbeat::Heartbeat;
 use life::{Life, Spare};
 use outage::OnOutage;
 use poison::Death;
-use sheepfs::ipc::{Gateways, Route, Tag, ToWorker, VolumeId};
+use sheepfs::ipc::{Gateways, Locking, Route, Tag, ToWorker, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -99,8 +99,8 @@ pub struct Control {
     route: Route,
     /// The nodes, besides its sheep, that the session may have sent changes to.
     direct: BTreeSet<SocketAddr>,
-    /// Whether an attach takes the lock that another client holds.
-    steal_lock: bool,
+    /// What an attach does about the cluster's lock.
+    locking: Locking,
     phase: Phase,
     life: Life,
     /// Of the worker in use.
@@ -164,8 +164,8 @@ pub struct Wishes {
     pub route: Route,
     /// What becomes of requests while no sheep serves.
     pub on_outage: OnOutage,
-    /// Whether an attach takes the lock that another client holds.
-    pub steal_lock: bool,
+    /// What an attach does about the cluster's lock.
+    pub locking: Locking,
 }
 
 impl Control {
@@ -185,7 +185,7 @@ impl Control {
             io_timeout: wishes.io_timeout,
             route: wishes.route,
             direct: BTreeSet::new(),
-            steal_lock: wishes.steal_lock,
+            locking: wishes.locking,
             life: Life::BackingOff { until: now, worker: None },
             beat: Heartbeat::new(heartbeat::EVERY_ACTIVE, now),
             spare: Spare::None { not_before: now },

@@ -51,6 +51,7 @@ pub fn volume(id: u32, name: &str, size: u64, snapshot: bool) -> Arc<crate::volu
         snap_id: 1,
         snapshot,
         hyper: false,
+        locked: !snapshot,
     };
     let name = VolumeName::parse(name.as_bytes()).unwrap();
     Arc::new(crate::volumes::Volume::new(VolumeId(id), name, facts))

@@ -86,6 +86,12 @@ fn serve(options: &Options, sink: Sink) -> Result<Status, Failed> {
     if options.unsafe_fence_off {
         tracing::error!("nothing is fenced: a failover can lose data that was written");
     }
+    if options.no_lock {
+        tracing::warn!(
+            "VDIs are attached without the cluster's lock, as --no-lock says; two clients that \
+             write one VDI destroy it"
+        );
+    }
     let wishes = wishes(options, candidates);
     let (state, saved, legacy) = match estate {
         Some(Estate { state, saved, legacy }) => (state, saved, Some(legacy)),
@@ -155,7 +161,7 @@ fn wishes(options: &Options, candidates: Candidates) -> Wishes {
         io_timeout: options.io_timeout,
         route: options.route,
         on_outage: kernel_limits::fitted(options.on_outage),
-        steal_lock: options.steal_lock,
+        locking: options.locking(),
     }
 }
 

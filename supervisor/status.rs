@@ -4,6 +4,7 @@
 use crate::datapath::Counters;
 use crate::settings::{Known, SpareState};
 use crate::volumes::Volumes;
+use sheepfs::ipc::VolumeFacts;
 use std::fmt::Write;
 use std::time::Instant;
 
@@ -42,6 +43,7 @@ pub fn text(known: &Known, data: &Data, volumes: &Volumes, now: Instant) -> Stri
     line("epoch", &known.epoch);
     line("candidates", &known.candidates);
     line("volumes", &volumes.count());
+    line("volumes_unlocked", &unlocked(volumes));
     line("cache_hits", &known.cache.hits);
     line("cache_misses", &known.cache.misses);
     line("cache_hit_percent", &percent(known.cache.hits, known.cache.misses));
@@ -70,6 +72,12 @@ fn counted(counters: &Counters) -> [(&'static str, u64); 12] {
         ("poisoned", counters.poisoned),
         ("longest_stall_ms", counters.longest_stall_ms),
     ]
+}
+
+/// Those that can be written, and whose lock is not ours.
+fn unlocked(volumes: &Volumes) -> usize {
+    let unlocked = |facts: &VolumeFacts| !facts.locked && !facts.snapshot;
+    volumes.all().iter().filter(|volume| unlocked(&volume.facts())).count()
 }
 
 /// The worker's numbers may be any.
@@ -130,7 +138,7 @@ mod tests {
                         replayed 11\nfenced 12\nfenced_now 0\nheld 0\nreleased_drained 0\n\
                         released_gone 0\nreleased_not_member 0\nreleased_time 0\nqueued_bytes 0\n\
                         short_writes 0\npoisoned 0\nlongest_stall_ms 22\n\
-                        in_flight 7\nepoch 9\ncandidates 2\nvolumes 0\n\
+                        in_flight 7\nepoch 9\ncandidates 2\nvolumes 0\nvolumes_unlocked 0\n\
                         cache_hits 3\ncache_misses 1\ncache_hit_percent 75\ncache_bytes 8192\n\
                         route gateway\n\
                         direct_nodes 3\nrouted_direct 40\nrouted_gateway 5\nrouted_again 1\n\

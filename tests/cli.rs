@@ -236,6 +236,7 @@ fn help_lists_exactly_what_there_is() {
         "--io-timeout <SECONDS>",
         "--fence <HOW>",
         "--steal-lock",
+        "--no-lock",
         "--read-only",
         "--source <WORDS>",
         "--route <WAY>",

@@ -1,15 +1,16 @@
 //! Attaching: from what a user wrote to a volume that can be used.
 //!
 //! ```text
-//!  Find (lock a working VDI, look a snapshot up) ──> Header ──> attached
+//!  Find (lock a working VDI, look others up) ──> Header ──> attached
 //!   │ no such name or snapshot: the next meaning       │ unusable: give the
 //!   v                                                  v lock back, then fail
 //!  fail                                               fail
 //! ```
 //!
-//! A lock that is refused may be our own, when an earlier worker asked for it and died
-//! ([`crate::locks`]). Another's is taken away only if the user said so, and then once:
-//! who gets it in between keeps it.
+//! A lock that is refused may be our own, when an earlier worker asked for it and died, so
+//! its owner is looked up ([`crate::locks`]). Another's is taken away only if the user said
+//! so, and then once: who gets it in between keeps it. If the user wants no locks, a working
+//! VDI is looked up like a snapshot, and nothing is ever given back.
 //!
 //! A line may mean several things ("a:b" is a VDI's name, or a snapshot of "a"),
 //! which are tried in order. The inode's header is read, a few KiB, and checked;
@@ -20,7 +21,7 @@ use crate::engine::Waiter;
 use crate::locks::{Owner, OwnerSearch};
 use crate::verdict::{Verdict, on_lookup, on_object};
 use crate::volume::Volume;
-use sheepfs::ipc::{Failure, FromWorker, Gateways, Tag, VolumeId};
+use sheepfs::ipc::{Failure, FromWorker, Gateways, Locking, Tag, VolumeId};
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::{Generation, VdiRef, VolumeName};
 use sheepfs::wire::{Request, Status, VdiId};
@@ -32,6 +33,8 @@ use tracing::warn;
 /// How long to wait before a question that the cluster can't answer now is asked
 /// again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// How often in all a lock may be refused that nobody holds a moment later.
+const UNHELD_MAX: u32 = 10;
 
 /// An attach under way.
 #[derive(Debug)]
@@ -41,8 +44,9 @@ pub struct Attach {
     meanings: VecDeque<VdiRef>,
     /// The gateways through which earlier workers may have got the lock.
     lock_sent: Gateways,
-    /// Whether a lock that another holds is to be taken from it.
-    steal: bool,
+    locking: Locking,
+    /// How often nobody held the lock that was refused.
+    unheld: u32,
     locked: Option<VdiId>,
     /// Who holds the lock that was refused.
     search: Option<OwnerSearch>,
@@ -55,7 +59,7 @@ pub struct Attach {
 /// What was asked last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// The vid of a snapshot's name.
+    /// The vid of a name, without its lock.
     Find,
     /// The vid of the name, with its lock.
     Lock,
@@ -90,7 +94,7 @@ impl Attach {
         volume: VolumeId,
         name: &VolumeName,
         lock_sent: Gateways,
-        steal: bool,
+        locking: Locking,
         io: &mut Context<Waiter>,
     ) -> Self {
         let mut attach = Self {
@@ -98,7 +102,8 @@ impl Attach {
             volume,
             meanings: name.meanings().into(),
             lock_sent,
-            steal,
+            locking,
+            unheld: 0,
             search: None,
             locked: None,
             missing: Failure::NoSuchVdi,
@@ -135,8 +140,8 @@ impl Attach {
     /// Asks for the next meaning.
     fn find(&mut self, io: &mut Context<Waiter>) -> Progress {
         let Some(vdi) = self.meanings.front() else { return Progress::Failed(self.missing) };
-        let working = vdi.generation == Generation::Working;
-        let (step, request) = if working {
+        let locks = vdi.generation == Generation::Working && self.locking != Locking::Without;
+        let (step, request) = if locks {
             (Step::Lock, Request::lock_vdi(vdi))
         } else {
             (Step::Find, Request::get_vdi_info(vdi))
@@ -184,7 +189,7 @@ impl Attach {
                 self.meanings.pop_front();
                 self.find(io)
             }
-            Verdict::Fail(Failure::Locked) if self.steal || !self.lock_sent.is_empty() => {
+            Verdict::Fail(Failure::Locked) => {
                 match self.meanings.front().map(Request::get_vdi_info) {
                     Some(request) => self.ask(Step::Refused, request, io),
                     None => Progress::Failed(Failure::Locked),
@@ -201,7 +206,7 @@ impl Attach {
         Progress::Going
     }
 
-    /// The lock was refused, though it may be ours, or is to be ours.
+    /// The lock was refused: it may be ours, or is to be ours, and who has it is told.
     fn search_owner(&mut self, vid: VdiId, io: &mut Context<Waiter>) -> Progress {
         let search = OwnerSearch::new(self.lock_sent, vid);
         self.search = Some(search);
@@ -215,25 +220,30 @@ impl Attach {
                 let question = search.question();
                 self.ask(Step::Owner, question, io)
             }
-            Owner::Later | Owner::Nobody => self.later(io),
+            Owner::Later => self.later(io),
+            Owner::Nobody if self.unheld < UNHELD_MAX => {
+                self.unheld += 1;
+                self.later(io)
+            }
             Owner::Ours => {
                 let vid = search.vid();
                 warn!(volume_id = self.volume.0, %vid, "the VDI's lock is taken to be ours: an earlier worker asked for it through the node that holds it");
                 self.step = Step::Lock;
                 self.found_vid(vid, io)
             }
-            Owner::Node(owner) if self.steal => {
+            Owner::Node(owner) if self.locking == Locking::Steal => {
                 let vid = search.vid();
                 self.steal_lock(vid, owner, io)
             }
-            Owner::Node(_) | Owner::Other => Progress::Failed(Failure::Locked),
+            Owner::Node(owner) => Progress::Failed(Failure::LockedBy(owner)),
+            Owner::Nobody | Owner::Other => Progress::Failed(Failure::Locked),
             Owner::SheepGone => Progress::SheepGone,
         }
     }
 
     /// Ends the lock of another, since the user said that its holder is dead.
     fn steal_lock(&mut self, vid: VdiId, owner: SocketAddr, io: &mut Context<Waiter>) -> Progress {
-        self.steal = false;
+        self.locking = Locking::Take;
         let name = self.meanings.front().map(|vdi| vdi.name.as_str());
         warn!(
             name, %vid, %owner,

@@ -127,9 +127,9 @@ impl Engine {
             | ToWorker::Noted
             | ToWorker::Ping { .. }
             | ToWorker::LogFilter { .. } => {}
-            ToWorker::Attach { tag, volume, name, lock_sent, steal } => {
+            ToWorker::Attach { tag, volume, name, lock_sent, locking } => {
                 let (mut io, _) = self.context(around);
-                let attach = Attach::begin(tag, volume, &name, lock_sent, steal, &mut io);
+                let attach = Attach::begin(tag, volume, &name, lock_sent, locking, &mut io);
                 self.attaches.insert(tag, attach);
             }
             ToWorker::Remember { volume, allocations } => {

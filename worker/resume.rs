@@ -155,7 +155,7 @@ impl Resume {
         // Until the new vid is found, the volume is what it was announced to be.
         let snap_ctime = if became_snapshot { 0 } else { header.snap_ctime };
         let header = InodeHeader { vdi_size: facts.size, snap_ctime, ..header };
-        let locked = (!facts.snapshot).then_some(self.vid);
+        let locked = facts.locked.then_some(self.vid);
         let former = Former {
             allocations: std::mem::take(&mut self.wanted.remembered),
             lock_sent: self.wanted.lock_sent,

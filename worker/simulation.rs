@@ -20,7 +20,9 @@ use crate::engine::{Engine, Surroundings};
 use crate::frame::Reply;
 use cluster::{Cluster, Sent, Shape};
 use rand_core::Rand;
-use sheepfs::ipc::{Arena, Failure, FromWorker, Gateways, RawSpan, Tag, ToWorker, VolumeId};
+use sheepfs::ipc::{
+    Arena, Failure, FromWorker, Gateways, Locking, RawSpan, Tag, ToWorker, VolumeId,
+};
 use sheepfs::wire::Status;
 use sheepfs::wire::btree::Limits;
 use sheepfs::wire::header::{ReplyHeader, RequestHeader};
@@ -242,7 +244,7 @@ impl Run {
 
 /// What attaches a volume, when no earlier worker asked for its lock.
 fn attach_of(tag: Tag, volume: VolumeId, name: VolumeName) -> ToWorker {
-    ToWorker::Attach { tag, volume, name, lock_sent: Gateways::default(), steal: false }
+    ToWorker::Attach { tag, volume, name, lock_sent: Gateways::default(), locking: Locking::Take }
 }
 
 /// Whether a message is more than what the supervisor must know in case the worker dies.

@@ -268,6 +268,7 @@ impl Volume {
             snap_id: self.header.snap_id,
             snapshot: self.header.is_snapshot(),
             hyper: self.header.is_hyper(),
+            locked: self.locked.is_some(),
         }
     }
 

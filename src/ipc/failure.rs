@@ -8,6 +8,7 @@ use crate::wire::btree::TreeError;
 use crate::wire::inode::InodeError;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use thiserror::Error;
 
 /// Why a request failed.
@@ -19,7 +20,7 @@ pub enum Failure {
     /// The name exists, the snapshot does not.
     #[error("the VDI has no such snapshot")]
     NoSuchSnapshot,
-    /// Somebody holds the lock.
+    /// Somebody holds the lock, and the cluster does not say who.
     #[error(
         "the VDI is locked by another client; `dog vdi lock list` shows by which node; \
          --steal-lock takes the lock of a client that is dead for certain"
@@ -108,6 +109,12 @@ pub enum Failure {
     /// A hyper volume became a snapshot, which takes its objects from it (protocol 5.5).
     #[error("somebody made a snapshot of the hyper volume, which Sheepdog does not support")]
     HyperFrozen,
+    /// A client of that node holds the lock.
+    #[error(
+        "the VDI is locked by a client of node {0}; --steal-lock takes the lock of a client \
+         that is dead for certain"
+    )]
+    LockedBy(SocketAddr),
 }
 
 impl Failure {
@@ -116,7 +123,7 @@ impl Failure {
     pub fn errno(self) -> Errno {
         match self {
             Self::NoSuchVdi | Self::NoSuchSnapshot => Errno::ENOENT,
-            Self::Locked => Errno::EBUSY,
+            Self::Locked | Self::LockedBy(_) => Errno::EBUSY,
             Self::Unformatted | Self::WaitingForNodes | Self::Halted => Errno::EAGAIN,
             Self::Unreachable => Errno::EHOSTUNREACH,
             Self::TimedOut => Errno::ETIMEDOUT,

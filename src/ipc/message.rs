@@ -9,7 +9,7 @@ mod facts;
 mod report;
 
 pub use facts::{
-    Allocation, CacheUsage, ClusterFacts, Gateways, LostReason, QuietReason, VolumeFacts,
+    Allocation, CacheUsage, ClusterFacts, Gateways, Locking, LostReason, QuietReason, VolumeFacts,
 };
 pub use report::{Query, Report};
 
@@ -95,8 +95,8 @@ pub enum ToWorker {
         /// nodes turns out to hold the lock, it is ours; a second lock by ourselves
         /// is refused like anybody's (hazard 8).
         lock_sent: Gateways,
-        /// Whether a lock that another holds is released and taken (hazard 51).
-        steal: bool,
+        /// What is done about the lock of a working VDI.
+        locking: Locking,
     },
     /// Allocations of a volume that an earlier worker made, to be remembered by
     /// the [`ToWorker::Resume`] that follows. At most [`ALLOCATIONS_MAX`] a message.
@@ -118,7 +118,7 @@ pub enum ToWorker {
         /// (hazard 10).
         facts: VolumeFacts,
         /// As in [`ToWorker::Attach`], for the lock of the vid that follows after
-        /// a snapshot. The lock of the present vid is ours in any case.
+        /// a snapshot. The lock of the present vid is ours if its facts say so.
         lock_sent: Gateways,
         /// The block whose index entry an earlier worker was repairing after a
         /// snapshot when it died: its reference counts may be missing.

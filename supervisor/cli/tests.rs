@@ -71,8 +71,10 @@ fn recovery_has_its_times_and_policies() {
 
 #[test]
 fn a_lock_is_stolen_only_when_asked_for() {
-    assert!(!read("sheepfs /mnt").unwrap().steal_lock);
-    assert!(read("sheepfs --steal-lock /mnt").unwrap().steal_lock);
+    assert_eq!(read("sheepfs /mnt").unwrap().locking(), Locking::Take);
+    assert_eq!(read("sheepfs --steal-lock /mnt").unwrap().locking(), Locking::Steal);
+    assert_eq!(read("sheepfs --no-lock /mnt").unwrap().locking(), Locking::Without);
+    assert_eq!(refused("sheepfs --no-lock --steal-lock /mnt"), ErrorKind::ArgumentConflict);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::volume::are_plausible;
 use super::waits::{Gone, Work};
 use super::{Caller, Control, Effect, Refusal};
 use crate::volumes::Volume;
-use sheepfs::ipc::{Failure, Tag, ToWorker, VolumeFacts, VolumeId};
+use sheepfs::ipc::{Failure, Locking, Tag, ToWorker, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::time::{Duration, Instant};
 
@@ -65,9 +65,12 @@ impl Control {
             Work::Attach { id, name } => {
                 let left = self.locks_left.get(&name);
                 let lock_sent = self.lock_sent.get(&id).or(left).copied().unwrap_or_default();
-                // A successor can't say that whoever has the lock is dead.
-                let steal = self.steal_lock && !by_successor;
-                self.send(ToWorker::Attach { tag, volume: id, name, lock_sent, steal });
+                let locking = match self.locking {
+                    // A successor can't say that whoever has the lock is dead.
+                    Locking::Steal if by_successor => Locking::Take,
+                    wished => wished,
+                };
+                self.send(ToWorker::Attach { tag, volume: id, name, lock_sent, locking });
             }
             Work::Resume { id, name } => {
                 if let Some(volume) = self.volumes.by_id(id) {

@@ -10,7 +10,7 @@ use crate::spawn::SpawnError;
 use nix::errno::Errno;
 use sheepfs::ipc::message::{BUILD, LostReason};
 use sheepfs::ipc::{
-    Allocation, ClusterFacts, Failure, FromWorker, Gateways, Query, QuietReason, Report,
+    Allocation, ClusterFacts, Failure, FromWorker, Gateways, Locking, Query, QuietReason, Report,
     VolumeFacts,
 };
 
@@ -67,6 +67,7 @@ fn facts(vid: u32) -> VolumeFacts {
         snap_id: 1,
         snapshot: false,
         hyper: false,
+        locked: true,
     }
 }
 
@@ -81,7 +82,7 @@ fn wishes(sheep_ports: &[u16], attach: &[&str]) -> Wishes {
         cache_on: false,
         io_timeout: Duration::from_secs(5),
         on_outage: OnOutage::Hold,
-        steal_lock: false,
+        locking: Locking::Take,
         route: sheepfs::ipc::Route::Replica,
     }
 }

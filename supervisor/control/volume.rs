@@ -131,7 +131,7 @@ impl Control {
     /// Nobody could release the lock of a volume. It is ours still, and the next
     /// attach takes it over.
     pub(super) fn leave_lock(&mut self, gone: &Gone, why: &dyn Display) {
-        if !gone.facts.snapshot {
+        if gone.facts.locked {
             let through = self.locked_through.remove(&gone.id);
             let through = through.unwrap_or_default();
             self.locks_left.insert(gone.name.clone(), through);
@@ -164,7 +164,9 @@ impl Control {
     fn new_volume(&mut self, new: Gone, callers: Vec<Caller>, now: Instant) {
         let Gone { id, name, facts } = &new;
         let what = Attempt::attach(name);
-        self.locks_left.remove(name);
+        if facts.locked {
+            self.locks_left.remove(name);
+        }
         self.lock_sent.remove(id);
         let plausible = are_plausible(facts);
         let volume = Arc::new(Volume::new(*id, name.clone(), facts.clone()));

@@ -64,6 +64,7 @@ mod tests {
             snap_id: 5,
             snapshot: true,
             hyper: false,
+            locked: false,
         };
         let names = String::from_utf8(names()).unwrap();
         let values: Vec<_> = names

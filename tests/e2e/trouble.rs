@@ -31,6 +31,11 @@ fn a_vdi_that_another_has_is_busy() {
     assert_eq!(other.lock(&disk), Status::Success);
     let mount = Mount::start(&cluster, &[]);
     assert_eq!(errno(mount.write("vdi/mount", disk.as_bytes())), Some(Errno::EBUSY));
+    let words = mount.status("last_error").unwrap();
+    assert!(words.contains(cluster.address()), "{words}");
+    let log = mount.log();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("is locked by")).collect();
+    assert!(told.len() == 1 && told[0].contains(cluster.address()), "{log}");
     // It still is the other's.
     assert_eq!(other.lock(&disk), Status::VdiLocked);
     let vid = other.vid(&disk);
@@ -64,6 +69,28 @@ fn the_lock_of_a_dead_client_is_taken_when_that_is_asked_for() {
     assert!(thefts[0].contains(cluster.address()), "{}", thefts[0]);
     mount.detach(&disk);
     assert_eq!(cluster.wire().lock(&disk), Status::Success, "and was given back");
+}
+
+/// `--no-lock`: for somebody who knows better, and is told once what that means.
+#[test]
+fn a_vdi_is_attached_without_its_lock_when_that_is_asked_for() {
+    let cluster = locking();
+    let (disk, free) = (cluster.vdi("disk", MIB), cluster.vdi("free", MIB));
+    assert_eq!(cluster.wire().lock(&disk), Status::Success);
+    let mount = Mount::start(&cluster, &["--no-lock", "--attach", &disk]);
+    mount.attach(&free);
+    assert_eq!(mount.count("volumes_unlocked"), 2);
+    mount.open(&disk).write_all_at(&[7; 4096], 0).unwrap();
+    // Nobody's before it is taken here, so it was not taken.
+    assert_eq!(cluster.wire().lock(&free), Status::Success);
+    mount.detach(&disk);
+    mount.detach(&free);
+    for name in [&disk, &free] {
+        assert_eq!(cluster.wire().lock(name), Status::VdiLocked, "nor is it given back");
+    }
+    let log = mount.log();
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("--no-lock")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("WARN"), "{log}");
 }
 
 /// Whoever gets the working VDI's lock after a snapshot keeps it: only an attach takes locks.

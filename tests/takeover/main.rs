@@ -26,6 +26,7 @@
 //! | [`cache`] | dirty pages of the kernel's |
 //! | [`pages`] | the page cache switched meanwhile |
 //! | [`control`] | control files that are in use at the death |
+//! | [`locks`] | the cluster's lock, kept or never taken |
 //! | [`ends`] | the end of the mount, and what is left of one that nobody ended |
 //! | [`life`] | crashes while VDIs are made, changed and deleted |
 
@@ -75,6 +76,7 @@ mod kill;
 mod leave;
 mod life;
 mod load;
+mod locks;
 mod pages;
 mod parked;
 mod refusing;

@@ -5,7 +5,8 @@ use crate::fake::{CTIME, FakeSheep};
 use crate::sheep::CONNECTIONS;
 use sheepfs::ipc::channel::pair;
 use sheepfs::ipc::{
-    Arena, Gateways, LostReason, Query, QuietReason, Route, SupervisorEnd, Tag, VolumeId, WorkerEnd,
+    Arena, Gateways, Locking, LostReason, Query, QuietReason, Route, SupervisorEnd, Tag, VolumeId,
+    WorkerEnd,
 };
 use sheepfs::wire::Opcode;
 use sheepfs::wire::name::VolumeName;
@@ -118,7 +119,7 @@ fn members(message: &FromWorker) -> bool {
 fn attach(tag: u64) -> ToWorker {
     let name = VolumeName::parse(b"disk").unwrap();
     let (tag, volume) = (Tag(tag), VolumeId(1));
-    ToWorker::Attach { tag, volume, name, lock_sent: Gateways::default(), steal: false }
+    ToWorker::Attach { tag, volume, name, lock_sent: Gateways::default(), locking: Locking::Take }
 }
 
 fn done(wanted: u64) -> impl Fn(&FromWorker) -> bool {

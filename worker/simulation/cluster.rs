@@ -80,6 +80,8 @@ pub struct Cluster {
     pub released: Vec<u32>,
     /// The vids that are locked, all by [`GATEWAY`]; `None` where locks lock nothing.
     pub locks: Option<BTreeSet<u32>>,
+    /// Whether it says of no lock that somebody has it.
+    pub hides_owners: bool,
     /// How often it still says that it recovers.
     pub recovering: usize,
     /// Whether references that index updates give up are counted.
@@ -166,6 +168,7 @@ impl Cluster {
             updates: 0,
             released: Vec::new(),
             locks: None,
+            hides_owners: false,
             recovering: 0,
             counts: false,
             ledgers: HashMap::new(),
@@ -281,7 +284,8 @@ impl Cluster {
     }
 
     fn states(&self) -> Vec<u8> {
-        let locked = |vid: &u32| self.locks.as_ref().is_some_and(|locks| locks.contains(vid));
+        let told = self.locks.as_ref().filter(|_| !self.hides_owners);
+        let locked = |vid: &u32| told.is_some_and(|locks| locks.contains(vid));
         let state = |vid: &u32| VdiState {
             vid: *vid,
             nr_copies: 1,

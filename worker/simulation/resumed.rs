@@ -4,7 +4,7 @@ use super::cases::{data, quiet};
 use super::cluster::{Cluster, GATEWAY};
 use super::{Fate, Run, SHAPE, VOLUME};
 use sheepfs::ipc::{
-    self, Failure, FromWorker, Gateways, RawSpan, Tag, ToWorker, VolumeFacts, VolumeId,
+    self, Failure, FromWorker, Gateways, Locking, RawSpan, Tag, ToWorker, VolumeFacts, VolumeId,
 };
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::VolumeName;
@@ -26,6 +26,7 @@ fn facts_of(cluster: &Cluster, vid: u32) -> VolumeFacts {
         snap_id: header.snap_id,
         snapshot: header.is_snapshot(),
         hyper: header.is_hyper(),
+        locked: !header.is_snapshot(),
     }
 }
 
@@ -133,7 +134,7 @@ fn a_lock_that_was_asked_for_before_a_death_is_ours() {
         run.cluster.locks = Some(BTreeSet::from([7]));
         let name = VolumeName::parse(b"disk").unwrap();
         let (tag, volume) = (Tag(1), VolumeId(2));
-        run.tell(ToWorker::Attach { tag, volume, name, lock_sent, steal: false });
+        run.tell(ToWorker::Attach { tag, volume, name, lock_sent, locking: Locking::Take });
         run.settle();
         assert_eq!(matches!(run.out.last(), Some(FromWorker::Attached { .. })), goes_on);
     }

@@ -322,8 +322,11 @@ impl Volume {
         }
     }
 
-    /// Locks the new vid, unless that was done on the way.
+    /// Locks the new vid, unless that was done on the way, or locks are left alone.
     fn lock(&mut self, io: &mut Io) {
+        if self.locked.is_none() {
+            return self.next_page(io);
+        }
         let Phase::Reloading(reload) = &self.phase else { return };
         let found = reload.found.as_ref().map(|(vid, _)| *vid);
         let step = if reload.locked.is_some() && reload.locked == found {

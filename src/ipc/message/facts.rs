@@ -134,4 +134,18 @@ pub struct VolumeFacts {
     pub snapshot: bool,
     /// Whether it is a hyper volume, whose index is a tree.
     pub hyper: bool,
+    /// Whether the cluster's lock was taken for it.
+    pub locked: bool,
+}
+
+/// What an attach does about the cluster's lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Locking {
+    /// It takes the lock, and fails when another has it.
+    #[default]
+    Take,
+    /// A lock that another holds is released and taken (hazard 51).
+    Steal,
+    /// It takes no lock, and gives none back.
+    Without,
 }

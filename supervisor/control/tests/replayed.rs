@@ -27,14 +27,14 @@ fn an_attach_is_asked_again_with_the_gateway_where_its_lock_may_be() {
 /// Whether another's lock is taken is the user's word, and it is passed on with each attach.
 #[test]
 fn an_attach_says_whether_a_lock_is_to_be_stolen() {
-    for steal_lock in [false, true] {
-        let mut running = Loop::with(Wishes { steal_lock, ..wishes(&[7000], &[]) });
+    for wished in [Locking::Take, Locking::Steal, Locking::Without] {
+        let mut running = Loop::with(Wishes { locking: wished, ..wishes(&[7000], &[]) });
         running.connect();
         running.apply(Input::Mounted);
         running.write(WritableFile::Mount, "a");
         let sent = running.sent();
         let says =
-            |m: &ToWorker| matches!(m, ToWorker::Attach { steal, .. } if *steal == steal_lock);
+            |m: &ToWorker| matches!(m, ToWorker::Attach { locking, .. } if *locking == wished);
         assert!(sent.iter().any(says), "{sent:?}");
     }
 }

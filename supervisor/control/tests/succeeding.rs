@@ -92,10 +92,11 @@ fn what_was_detached_on_purpose_stays_detached_and_no_lock_is_stolen() {
     running.write(WritableFile::Unmount, "a");
     let tag = running.detach_tags()[0];
     running.says(FromWorker::Done { tag, outcome: Ok(()) });
-    let mut next = successor(&running, Wishes { steal_lock: true, ..wishes(&[7000], &["a", "b"]) });
+    let mut next =
+        successor(&running, Wishes { locking: Locking::Steal, ..wishes(&[7000], &["a", "b"]) });
     next.connect();
     let sent = next.sent();
-    let [ToWorker::Attach { name: attached, steal: false, .. }] = &sent[..] else {
+    let [ToWorker::Attach { name: attached, locking: Locking::Take, .. }] = &sent[..] else {
         panic!("{sent:?}")
     };
     assert_eq!(*attached, name("b"), "which is new on the command line");

@@ -373,7 +373,7 @@ fn requests_fail_after_an_outage_of_the_time_that_was_asked_for() {
         cache_on: false,
         io_timeout: Duration::from_secs(5),
         on_outage: OnOutage::ErrorAfter(Duration::from_secs(10)),
-        steal_lock: false,
+        locking: Locking::Take,
         route: sheepfs::ipc::Route::Replica,
     };
     let mut running = Loop::with(wishes);
