@@ -30,7 +30,7 @@ pub use errand::{Errand, Mark, NewShape};
 pub use failure::Failure;
 pub use message::{
     Allocation, CacheUsage, ClusterFacts, FromWorker, Gateways, Locking, LostReason, Query,
-    QuietReason, Report, Tag, ToWorker, VolumeFacts, VolumeId,
+    QuietReason, Report, Search, Tag, ToWorker, VolumeFacts, VolumeId,
 };
 pub use route::{Route, Routed};
 pub use slots::Slots;

@@ -4,6 +4,7 @@
 //! Pure functions from a [`report`] and a time zone to bytes. The output is bytes rather than
 //! text because names and tags of VDIs may be any bytes, and `dog` prints them as they are.
 
+mod fact;
 pub mod report;
 mod size;
 mod status;
@@ -16,6 +17,7 @@ use crate::wire::cluster::{EpochRecord, Node};
 use crate::wire::status::Status;
 use report::{ClusterReport, NodeReport, SpaceReport, StoreSpace};
 
+pub use fact::{VdiFact, vdi_fact};
 pub use size::size_text;
 pub use status::status_text;
 pub use vdi::vdi_list;

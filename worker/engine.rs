@@ -12,12 +12,14 @@ use crate::frame::Reply;
 use crate::index_pages::{Fate, IndexPages, PAGES_MAX};
 use crate::query::{self, Part, QueryRun, send_report};
 use crate::resume::{Resume, Wanted};
+use crate::search::SearchRun;
 use crate::volume::objects::Kind;
 use crate::volume::recent::Allocation;
 use crate::volume::{Transfer, Volume, Wait};
 use managing::Managed;
 use sheepfs::ipc::{
-    self, Arena, CacheUsage, Failure, FromWorker, LostReason, RawSpan, Tag, ToWorker, VolumeId,
+    self, Arena, CacheUsage, Failure, FromWorker, LostReason, RawSpan, Search, Tag, ToWorker,
+    VolumeId,
 };
 use sheepfs::wire::VdiId;
 use sheepfs::wire::btree::Limits;
@@ -52,6 +54,7 @@ pub struct Engine {
     remembered: HashMap<VolumeId, Vec<ipc::Allocation>>,
     queries: HashMap<Tag, QueryRun>,
     managed: BTreeMap<Tag, Managed>,
+    searches: HashMap<Tag, SearchRun>,
     waiters: HashMap<u32, Waiter>,
     cache: Cache,
     ahead: Ahead,
@@ -88,6 +91,7 @@ impl Engine {
             remembered: HashMap::new(),
             queries: HashMap::new(),
             managed: BTreeMap::new(),
+            searches: HashMap::new(),
             waiters: HashMap::new(),
             cache: Cache::new(cache_bytes, shared),
             ahead: Ahead::default(),
@@ -173,6 +177,7 @@ impl Engine {
             ToWorker::SetCache { cache_bytes } => self.cache.resize(cache_bytes),
             ToWorker::Manage { tag, errand, begun } => self.manage(tag, errand, begun, around),
             ToWorker::GoOn { tag } => self.go_on(tag, around),
+            ToWorker::Search { tag, search } => self.search(tag, search, around),
         }
     }
 
@@ -338,6 +343,10 @@ impl Engine {
         reply: &Reply,
         around: &mut Surroundings,
     ) -> bool {
+        if let Some(mut run) = self.searches.remove(&tag) {
+            let progress = run.reply(part, reply, &mut self.context(around).0);
+            return self.searched(run, tag, progress, around);
+        }
         let Some(mut run) = self.queries.remove(&tag) else { return false };
         let (mut io, _) = self.context(around);
         match run.reply(part, reply, &mut io) {
@@ -346,6 +355,29 @@ impl Engine {
             }
             query::Progress::Done(report) => send_report(run.tag(), &report, io.out),
             query::Progress::Failed(failure) => io.done(run.tag(), Err(failure)),
+            query::Progress::SheepGone => return true,
+        }
+        false
+    }
+
+    fn search(&mut self, tag: Tag, search: Search, around: &mut Surroundings) {
+        let (run, progress) = SearchRun::begin(tag, search, &mut self.context(around).0);
+        self.searched(run, tag, progress, around);
+    }
+
+    fn searched(
+        &mut self,
+        run: SearchRun,
+        tag: Tag,
+        progress: query::Progress,
+        around: &mut Surroundings,
+    ) -> bool {
+        match progress {
+            query::Progress::Going => drop(self.searches.insert(tag, run)),
+            query::Progress::Done(report) => send_report(tag, &report, around.out),
+            query::Progress::Failed(failure) => {
+                around.out.push(FromWorker::Done { tag, outcome: Err(failure) });
+            }
             query::Progress::SheepGone => return true,
         }
         false

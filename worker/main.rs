@@ -32,6 +32,7 @@ mod query;
 mod resume;
 mod room;
 mod routing;
+mod search;
 mod session;
 mod sheep;
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub enum Part {
     Space(usize),
     /// Something about the VDIs.
     Vdis(VdiAnswer),
+    /// The vid of a name.
+    Vid,
 }
 
 /// How a step ended.
@@ -46,6 +48,28 @@ pub enum Progress {
     SheepGone,
 }
 
+/// Says now and then that something goes on.
+#[derive(Debug)]
+pub struct Sign {
+    /// When the supervisor last heard of it.
+    given: Instant,
+}
+
+impl Sign {
+    /// The supervisor knows that it begins.
+    pub fn new(now: Instant) -> Self {
+        Self { given: now }
+    }
+
+    /// There was an answer.
+    pub fn give(&mut self, tag: Tag, io: &mut Context<Waiter>) {
+        if io.now.duration_since(self.given) >= SIGN_INTERVAL {
+            self.given = io.now;
+            io.out.push(FromWorker::ReportChunk { tag, last: false, bytes: Vec::new() });
+        }
+    }
+}
+
 /// A query under way.
 #[derive(Debug)]
 pub struct QueryRun {
@@ -58,8 +82,7 @@ pub struct QueryRun {
     epochs: u32,
     vdis: Option<VdiScan>,
     vdis_done: bool,
-    /// When the supervisor last heard of it.
-    signed: Instant,
+    sign: Sign,
 }
 
 impl QueryRun {
@@ -75,7 +98,7 @@ impl QueryRun {
             epochs: 0,
             vdis: None,
             vdis_done: true,
-            signed: io.now,
+            sign: Sign::new(io.now),
         };
         match query {
             Query::Cluster => run.ask(Request::stat_cluster(1, 0), Part::EpochCount, io),
@@ -105,16 +128,14 @@ impl QueryRun {
 
     /// Takes an answer, and says now and then that there was one.
     pub fn reply(&mut self, part: Part, reply: &Reply, io: &mut Context<Waiter>) -> Progress {
-        if io.now.duration_since(self.signed) >= SIGN_INTERVAL {
-            self.signed = io.now;
-            io.out.push(FromWorker::ReportChunk { tag: self.tag, last: false, bytes: Vec::new() });
-        }
+        self.sign.give(self.tag, io);
         match part {
             Part::EpochCount => self.epoch_count(reply, io),
             Part::Epochs(room) => self.epochs(room, reply, io),
             Part::Nodes => self.node_list(reply, io),
             Part::Space(node) => self.space(node, reply),
             Part::Vdis(answer) => self.vdis(answer, reply, io),
+            Part::Vid => Progress::Failed(Failure::BadAnswer),
         }
     }
 
@@ -228,7 +249,7 @@ fn cluster_report(status: Status, epochs: Vec<EpochRecord>) -> Progress {
 }
 
 /// How a query ends when one of its questions was refused.
-fn refused(status: Status) -> Option<Progress> {
+pub fn refused(status: Status) -> Option<Progress> {
     match on_lookup(status) {
         Verdict::Done => None,
         Verdict::SheepGone => Some(Progress::SheepGone),

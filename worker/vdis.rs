@@ -15,7 +15,8 @@ use sheepfs::wire::cluster::{
     BlockUsage, TREE_HEAD_LEN, TreeHead, TreeUsage, VdiBitmap, covered_entries,
 };
 use sheepfs::wire::inode::{INDEX_ENTRIES, INODE_HEADER_LEN, InodeHeader};
-use sheepfs::wire::{ObjectId, Request, VdiId};
+use sheepfs::wire::oid::vid_candidate;
+use sheepfs::wire::{ObjectId, Request, Status, VdiId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// VDIs that are read at once: enough to keep three sheep busy, and no more than half of
@@ -59,26 +60,50 @@ pub enum VdiAnswer {
 pub struct VdiScan {
     tag: Tag,
     with_usage: bool,
+    /// Only VDIs of that name are wanted.
+    name: Option<Vec<u8>>,
     in_use: Option<VdiBitmap>,
     deleted: Option<VdiBitmap>,
     waiting: VecDeque<VdiId>,
     /// Vids being read, with the answers each still waits for.
     reading: BTreeMap<VdiId, usize>,
     found: BTreeMap<VdiId, VdiReport>,
+    /// Why a header could not be read that may be there.
+    refused: Option<Failure>,
 }
 
 impl VdiScan {
-    /// Begins; asks for the bitmaps.
-    pub fn begin(tag: Tag, with_usage: bool, io: &mut Context<Waiter>) -> Self {
-        let scan = Self {
+    fn new(tag: Tag, with_usage: bool) -> Self {
+        Self {
             tag,
             with_usage,
+            name: None,
             in_use: None,
             deleted: None,
             waiting: VecDeque::new(),
             reading: BTreeMap::new(),
             found: BTreeMap::new(),
-        };
+            refused: None,
+        }
+    }
+
+    /// Looks at one VDI.
+    pub fn of_vid(tag: Tag, vid: VdiId, with_usage: bool, io: &mut Context<Waiter>) -> Self {
+        let mut scan = Self::new(tag, with_usage);
+        scan.waiting.push_back(vid);
+        scan.read_more(io);
+        scan
+    }
+
+    /// Looks at all VDIs of a name, of whatever bytes that is. They are in the run of vids in
+    /// use that begins at the hash of the name (protocol 20); so are others.
+    pub fn of_name(tag: Tag, name: Vec<u8>, io: &mut Context<Waiter>) -> Self {
+        Self { name: Some(name), ..Self::begin(tag, false, io) }
+    }
+
+    /// Begins; asks for the bitmaps.
+    pub fn begin(tag: Tag, with_usage: bool, io: &mut Context<Waiter>) -> Self {
+        let scan = Self::new(tag, with_usage);
         scan.ask(Request::read_vdis(), VdiAnswer::InUse, io);
         scan.ask(Request::read_del_vdis(), VdiAnswer::Deleted, io);
         scan
@@ -136,7 +161,13 @@ impl VdiScan {
             self.answered(vid);
         }
         if let (Some(in_use), Some(deleted)) = (&self.in_use, &self.deleted) {
-            self.waiting = in_use.without(deleted).collect();
+            self.waiting = match &self.name {
+                None => in_use.without(deleted).collect(),
+                Some(name) => {
+                    let run = in_use.run_of(vid_candidate(name));
+                    run.filter(|vid| !deleted.contains(*vid)).collect()
+                }
+            };
             (self.in_use, self.deleted) = (None, None);
         } else if self.in_use.is_some() || self.deleted.is_some() {
             return Ok(false);
@@ -164,9 +195,10 @@ impl VdiScan {
     }
 
     fn header(&mut self, vid: VdiId, reply: &Reply, io: &mut Context<Waiter>) {
-        let Some(bytes) = usable(reply) else { return };
+        let Some(bytes) = usable(reply) else { return self.refused(reply.status) };
         let Ok(header) = InodeHeader::decode(bytes) else { return };
-        if header.name.is_empty() {
+        let is_wanted = self.name.as_ref().is_none_or(|name| *name == header.name);
+        if header.name.is_empty() || !is_wanted {
             return;
         }
         let entries = covered_entries(&header).min(INDEX_ENTRIES);
@@ -192,6 +224,18 @@ impl VdiScan {
                 io,
             );
         }
+    }
+
+    /// A vid without an inode is nobody's. What can't be read now may be somebody's.
+    fn refused(&mut self, status: Status) {
+        if status != Status::NoObj {
+            self.refused = Some(Failure::from_status(status));
+        }
+    }
+
+    /// Why a VDI may have been left out that is there.
+    pub fn refusal(&self) -> Option<Failure> {
+        self.refused
     }
 
     fn index(&mut self, vid: VdiId, reply: &Reply) {

@@ -7,11 +7,13 @@
 
 mod facts;
 mod report;
+mod search;
 
 pub use facts::{
     Allocation, CacheUsage, ClusterFacts, Gateways, Locking, LostReason, QuietReason, VolumeFacts,
 };
 pub use report::{Query, Report};
+pub use search::Search;
 
 use super::arena::RawSpan;
 use super::errand::{Errand, Mark};
@@ -242,6 +244,13 @@ pub enum ToWorker {
         len: u32,
         /// Whether an earlier worker may have begun with it.
         again: bool,
+    },
+    /// Look VDIs up for the tree.
+    Search {
+        /// Answered as a [`ToWorker::Query`] is.
+        tag: Tag,
+        /// Which.
+        search: Search,
     },
 }
 

@@ -188,3 +188,27 @@ fn an_object_size_from_nowhere_does_no_harm() {
     assert!(text.contains("  16 EB  0.0 MB "), "{text}");
     assert!(text.contains("   4:15 "), "{text}");
 }
+
+#[test]
+fn facts_are_lines_that_scripts_can_take() {
+    let zone = tz::offset(1).to_time_zone();
+    let mut report = vdi(b"disk", b"next");
+    let line =
+        |fact, report: &VdiReport| String::from_utf8(vdi_fact(fact, report, None, &zone)).unwrap();
+    assert_eq!(line(VdiFact::Vid, &report), "ab\n");
+    assert_eq!(line(VdiFact::Size, &report), "10737418240\n");
+    assert_eq!(line(VdiFact::Used, &report), "12582912\n");
+    assert_eq!(line(VdiFact::Created, &report), "2026-11-22 03:27:24 +0100\n");
+    assert_eq!([VdiFact::Tag, VdiFact::Frozen].map(|fact| line(fact, &report)), ["\n", "\n"]);
+    assert_eq!(line(VdiFact::Id, &report), "0\n");
+    assert_eq!(line(VdiFact::Parent, &report), "cd\n", "its name is not known");
+    let parent = InodeHeader { snap_id: 7, name: b"base".to_vec(), ..report.header.clone() };
+    let text = vdi_fact(VdiFact::Parent, &report, Some(&parent), &zone);
+    assert_eq!(text, b"cd base:7\n");
+    report.header.snap_ctime = 1_795_314_445 << 32;
+    report.header.parent_vdi_id = 0;
+    report.header.copy_policy = 0x21;
+    let facts = [VdiFact::Tag, VdiFact::Frozen, VdiFact::Id, VdiFact::Parent, VdiFact::Copies];
+    let lines = facts.map(|fact| line(fact, &report));
+    assert_eq!(lines, ["next\n", "2026-11-22 03:27:25 +0100\n", "2\n", "\n", "4:1\n"]);
+}

@@ -1,4 +1,4 @@
-//! Times as `dog` prints them: local, in three layouts of C's `strftime` (protocol 16).
+//! Times as `dog` prints them: local, in layouts of C's `strftime` (protocol 16).
 //!
 //! A peer can send any number as a time; what lies beyond the year 9999 is shown as the last
 //! moment that has a date.
@@ -19,6 +19,11 @@ pub(super) fn epoch(seconds: u64, zone: &TimeZone) -> String {
 /// When a VDI was made, from seconds << 32 | nanoseconds: `2026-11-22 01:32`.
 pub(super) fn vdi(create_time: u64, zone: &TimeZone) -> String {
     local(create_time >> 32, zone).strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+/// A moment, from seconds << 32 | nanoseconds, as date(1) takes it: `2026-11-22 01:32:34 +0100`.
+pub(super) fn moment(time: u64, zone: &TimeZone) -> String {
+    local(time >> 32, zone).strftime("%Y-%m-%d %H:%M:%S %z").to_string()
 }
 
 fn local(seconds: u64, zone: &TimeZone) -> Zoned {

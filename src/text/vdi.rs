@@ -55,7 +55,7 @@ fn kind(header: &InodeHeader) -> u8 {
 }
 
 /// `3` replicas, or `2:1` data and parity strips (protocol 6.1).
-fn copies(header: &InodeHeader) -> String {
+pub(super) fn copies(header: &InodeHeader) -> String {
     let policy = u32::from(header.copy_policy);
     match policy {
         0 => header.nr_copies.to_string(),
@@ -63,7 +63,8 @@ fn copies(header: &InodeHeader) -> String {
     }
 }
 
-fn object_bytes(objects: u64, shift: u8) -> u64 {
+/// Bytes of so many whole objects.
+pub(super) fn object_bytes(objects: u64, shift: u8) -> u64 {
     let size = 1_u64.checked_shl(shift.into()).unwrap_or(u64::MAX);
     objects.saturating_mul(size)
 }

@@ -68,6 +68,13 @@ impl VdiBitmap {
         (0..).step_by(64).zip(self.words()).flat_map(|(first, word)| bits(first, word))
     }
 
+    /// The vids of the set from `start` on without a gap, round the end to the beginning: what a
+    /// server looks through for a name that hashes to `start` (protocol 20).
+    pub fn run_of(&self, start: u32) -> impl Iterator<Item = VdiId> + '_ {
+        let round = (start..VDI_ID_COUNT).chain(1..start);
+        round.map_while(|vid| VdiId::new(vid).filter(|vid| self.contains(*vid)))
+    }
+
     /// The vids which are here and not in `deleted`, ascending: with both bitmaps of a cluster,
     /// the VDIs to list.
     pub fn without<'a>(&'a self, deleted: &'a Self) -> impl Iterator<Item = VdiId> + 'a {
