@@ -130,6 +130,7 @@
 //! | epoch | the number of the cluster's membership |
 //! | slot, span | a leased piece of the arena |
 //! | tag | names a request between supervisor and worker |
+//! | search, census | what the tree of VDIs asks for, and what was found |
 //! | generation | counts workers |
 //! | home | the sheep of a session, as its worker sees it beside the nodes that it asks directly |
 //! | candidate | a sheep that may be tried |

@@ -20,6 +20,9 @@ pub const CONTROL_TTL: Duration = Duration::ZERO;
 /// How long the kernel may believe a volume's attributes.
 pub const VOLUME_TTL: Duration = Duration::from_secs(1);
 
+/// How long the kernel may believe attributes in `vdi/tree/`, of which none ever changes.
+pub const TREE_TTL: Duration = Duration::from_secs(1);
+
 /// `st_blksize`: the unit that is written without being read before.
 const BLKSIZE: u32 = 4096;
 /// The unit of `st_blocks`.
@@ -52,15 +55,13 @@ impl Look {
 
     /// Of a directory or control file.
     pub fn of_node(&self, ino: u64, node: Node, now: SystemTime) -> FileAttr {
-        let links = if node.kind() == FileType::Directory { 2 } else { 1 };
-        FileAttr {
-            kind: node.kind(),
-            perm: node.mode(),
-            nlink: links,
-            uid: self.uid,
-            gid: self.gid,
-            ..blank(ino, now)
-        }
+        self.of_made(ino, node.kind(), node.mode(), now)
+    }
+
+    /// Of a file or directory that is made when it is looked at.
+    pub fn of_made(&self, ino: u64, kind: FileType, perm: u16, time: SystemTime) -> FileAttr {
+        let nlink = if kind == FileType::Directory { 2 } else { 1 };
+        FileAttr { kind, perm, nlink, uid: self.uid, gid: self.gid, ..blank(ino, time) }
     }
 
     /// Of a volume.
@@ -107,7 +108,7 @@ fn blank(ino: u64, time: SystemTime) -> FileAttr {
 
 /// Seconds << 32 | nanoseconds, as the inode has it (protocol 4.1); it comes from
 /// outside, so the nanoseconds may be any number.
-fn time_of(create_time: u64) -> SystemTime {
+pub fn time_of(create_time: u64) -> SystemTime {
     let nanos = (create_time & 0xffff_ffff) % 1_000_000_000;
     UNIX_EPOCH + Duration::from_secs(create_time >> 32) + Duration::from_nanos(nanos)
 }

@@ -39,6 +39,7 @@ mod recover;
 mod refusal;
 mod routing;
 pub mod run;
+mod search;
 mod spare;
 mod succession;
 mod volume;
@@ -237,6 +238,9 @@ impl Control {
                 self.grow(caller, (name.as_str(), size), number, now);
             }
             Input::Space(caller) => self.ask_space(caller, now),
+            Input::Search(caller, search, is_afresh) => {
+                self.search(caller, search, is_afresh, now);
+            }
             Input::Mounted => self.mounted(),
             Input::NotMounted(failed) => self.end(Err(failed), now),
             Input::Drained => self.drained(now),
@@ -264,6 +268,7 @@ impl Control {
             self.leaving_deadline(),
             self.closing_deadline(),
             self.managed_deadline(),
+            self.shared.catalog().deadline(),
         ];
         own.into_iter().flatten().chain(self.waits.next_deadline()).min()
     }
@@ -272,6 +277,7 @@ impl Control {
         for tag in self.waits.overdue(now) {
             self.give_up(tag, now);
         }
+        self.shared.catalog().expire(now);
         self.tick_beat(now);
         self.tick_life(now);
         self.tick_wishes(now);

@@ -6,12 +6,13 @@
 
 use crate::attr::Look;
 use crate::candidates::ResolveError;
+use crate::fs::browse::Browse;
 use crate::uniques::Noted;
 use crate::volumes::Volume;
 use fuser::{
     Errno, FileHandle, ReplyAttr, ReplyData, ReplyOpen, ReplyStatfs, ReplyWrite, RequestId,
 };
-use sheepfs::ipc::{FromWorker, Query};
+use sheepfs::ipc::{FromWorker, Query, Search};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -84,6 +85,17 @@ pub enum Event {
         noted: Noted,
         /// Completed with a part of the text.
         reply: ReplyData,
+    },
+    /// Somebody looks at the tree of VDIs.
+    Browse {
+        /// What must be found out.
+        search: Search,
+        /// Whether it must be as it is now.
+        is_afresh: bool,
+        /// Completed with what was found.
+        browse: Box<Browse>,
+        /// To be dropped with the answer.
+        noted: Noted,
     },
     /// Somebody wrote to a control file.
     ControlWrite {

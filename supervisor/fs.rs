@@ -9,6 +9,7 @@
 //! The kernel checks permissions itself (`default_permissions`), but lets root
 //! past them. A control file is nevertheless only opened for what its mode says.
 
+pub mod browse;
 mod fallocate;
 pub mod init;
 mod origin;
@@ -64,15 +65,21 @@ impl Filesystem for SheepFs {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if Self::is_browsed(parent) {
+            return self.browse_name(req, parent, name, reply);
+        }
         let found = self.find(parent, name).and_then(|ino| Some((ino, self.target(ino)?)));
         let Some((ino, target)) = found else { return reply.error(Errno::ENOENT) };
         let (ttl, attr) = self.attr(ino, &target);
         reply.entry_with_ttls(&ttl, &NAME_TTL, &attr, Generation(0));
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let Some(target) = self.target(ino) else { return reply.error(Errno::ENOENT) };
+        if let Target::Place(place) = target {
+            return self.browse_attr(req, place, reply);
+        }
         let (ttl, attr) = self.attr(ino, &target);
         reply.attr(&ttl, &attr);
     }
@@ -176,6 +183,7 @@ impl Filesystem for SheepFs {
             None => reply.error(Errno::ENOENT),
             Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
             Some(Target::Node(Node::File(file))) => self.open_file(req, file, mode, reply),
+            Some(Target::Place(place)) => self.browse_open(req, place, mode, reply),
             Some(Target::Volume(volume)) => {
                 self.open_volume(req, &volume, mode != OpenAccMode::O_RDONLY, reply);
             }
@@ -198,6 +206,9 @@ impl Filesystem for SheepFs {
             Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
             Some(Target::Node(Node::File(file))) => {
                 self.read_file(req, file, fh, offset..offset + u64::from(size), reply);
+            }
+            Some(Target::Place(place)) => {
+                self.browse_read(req, place, fh, offset..offset + u64::from(size), reply);
             }
             Some(Target::Volume(volume)) => {
                 volume.pages.used();
@@ -229,6 +240,7 @@ impl Filesystem for SheepFs {
             None => reply.error(Errno::EIO),
             Some(Target::Node(Node::Dir(_))) => reply.error(Errno::EISDIR),
             Some(Target::Node(Node::File(file))) => self.write_line(req, file, data, reply),
+            Some(Target::Place(_)) => reply.error(Errno::EACCES),
             Some(Target::Volume(volume)) => {
                 volume.pages.used();
                 let cut = self.cut(write_flags, flags, req.pid(), data.len());
@@ -286,7 +298,7 @@ impl Filesystem for SheepFs {
     ) {
         match self.target(ino) {
             None => reply.error(Errno::EIO),
-            Some(Target::Node(_)) => reply.ok(),
+            Some(Target::Node(_) | Target::Place(_)) => reply.ok(),
             Some(Target::Volume(volume)) => {
                 self.data.flush(&volume, ParkedReply::Flush(reply, self.uniques.note(req.unique())))
             }
@@ -294,20 +306,24 @@ impl Filesystem for SheepFs {
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match Node::of(ino.0) {
-            Some(Node::Dir(_)) => reply.opened(NO_TEXT, FopenFlags::empty()),
-            _ => reply.error(Errno::ENOTDIR),
+        if self.target(ino).is_some_and(|target| target.is_directory()) {
+            reply.opened(NO_TEXT, FopenFlags::empty());
+        } else {
+            reply.error(Errno::ENOTDIR);
         }
     }
 
     fn readdir(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         reply: ReplyDirectory,
     ) {
+        if Self::is_browsed(ino) {
+            return self.browse_list(req, ino, offset, reply);
+        }
         self.list(ino, offset, reply);
     }
 

@@ -8,6 +8,8 @@ mod attr;
 mod background;
 mod cache_size;
 mod candidates;
+mod catalog;
+mod census;
 mod claims;
 mod cli;
 mod control;
@@ -44,6 +46,7 @@ mod succession;
 mod texts;
 mod tree;
 mod uniques;
+mod vdi_tree;
 mod volumes;
 mod words;
 

@@ -7,6 +7,7 @@
 //! each open of a volume reads it.
 
 use crate::allocations::Allocations;
+use crate::catalog::Catalog;
 use crate::state::{SavedControl, Slab};
 use crate::status::{self, Data};
 use crate::volumes::Volumes;
@@ -179,6 +180,7 @@ pub struct Shared {
     known: Mutex<Known>,
     volumes: Arc<Volumes>,
     allocations: Arc<Allocations>,
+    catalog: Catalog,
 }
 
 impl Shared {
@@ -193,6 +195,7 @@ impl Shared {
             known: Mutex::new(Known { route: before.route, ..Known::new(sheep) }),
             volumes,
             allocations,
+            catalog: Catalog::default(),
         }
     }
 
@@ -228,6 +231,11 @@ impl Shared {
     /// Index entries that were written lately.
     pub fn allocations(&self) -> &Arc<Allocations> {
         &self.allocations
+    }
+
+    /// What was found of the cluster's VDIs.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     /// The attached volumes.

@@ -21,6 +21,8 @@ pub enum Dir {
     Node,
     /// `vdi/`
     Vdi,
+    /// `vdi/tree/`; what is in it is [`crate::vdi_tree`]'s.
+    VdiTree,
     /// `volume/`; its files are the attached volumes.
     Volume,
     /// `config/`
@@ -143,6 +145,10 @@ pub fn entries(
 }
 
 const ROOT_INO: u64 = 1;
+/// The inode number of `vdi/`.
+pub const VDI_INO: u64 = 4;
+/// The inode number of `vdi/tree/`.
+pub const VDI_TREE_INO: u64 = 7;
 /// The inode number of `volume/`.
 pub const VOLUME_INO: u64 = 5;
 
@@ -161,13 +167,14 @@ const fn file(ino: u64, parent: u64, name: &'static str, file: File) -> Item {
     Item { ino, parent, name, node: Node::File(file) }
 }
 
-static TREE: [Item; 23] = [
+static TREE: [Item; 24] = [
     dir(ROOT_INO, "", Dir::Root),
     dir(2, "cluster", Dir::Cluster),
     dir(3, "node", Dir::Node),
-    dir(4, "vdi", Dir::Vdi),
+    dir(VDI_INO, "vdi", Dir::Vdi),
     dir(VOLUME_INO, "volume", Dir::Volume),
     dir(6, "config", Dir::Config),
+    Item { ino: VDI_TREE_INO, parent: VDI_INO, name: "tree", node: Node::Dir(Dir::VdiTree) },
     file(16, 2, "info", File::Report(Query::Cluster)),
     file(17, 3, "list", File::Report(Query::Nodes)),
     file(18, 3, "info", File::Report(Query::Space)),
@@ -219,7 +226,10 @@ mod tests {
         assert_eq!(names(2, 0), [".", "..", "info"]);
         assert_eq!(names(3, 0), [".", "..", "list", "info"]);
         let life = ["create", "delete", "snapshot", "clone", "rollback", "resize"];
-        assert_eq!(names(4, 0), [&[".", "..", "list", "mount", "unmount"], &life[..]].concat());
+        assert_eq!(
+            names(4, 0),
+            [&[".", "..", "tree", "list", "mount", "unmount"], &life[..]].concat()
+        );
         assert_eq!(names(5, 0), [".", "..", "alpha", "alpha:one"]);
         let config = [".", "..", "sheep_info", "page_cache", "object_cache", "status", "route"];
         assert_eq!(names(6, 0), config);

@@ -84,6 +84,9 @@ impl Control {
             Work::Query { query, .. } => self.send(ToWorker::Query { tag, query }),
             // They have their turn.
             Work::Manage(_) => {}
+            Work::Search { seeking, .. } => {
+                self.send(ToWorker::Search { tag, search: seeking.search });
+            }
         }
     }
 
@@ -111,7 +114,7 @@ impl Control {
                 Work::Attach { id, .. } => {
                     !wait.callers.is_empty() || self.lock_sent.contains_key(id)
                 }
-                Work::Detach { .. } | Work::Query { .. } => true,
+                Work::Detach { .. } | Work::Query { .. } | Work::Search { .. } => true,
                 Work::Manage(managed) => managed.begun.is_some() || !wait.callers.is_empty(),
             };
             if !is_wanted {
@@ -141,6 +144,7 @@ impl Control {
                 self.refuse(what, Refusal::Interrupted, wait.callers, now);
             }
             Work::Manage(_) => self.refuse(what, Refusal::Interrupted, wait.callers, now),
+            Work::Search { .. } => self.refuse(what, Refusal::Interrupted, wait.callers, now),
             Work::Resume { .. } => {}
         }
     }
@@ -220,6 +224,7 @@ impl Control {
             self.lock_sent.remove(&id);
             self.repairing.remove(&id);
             volume.set_facts(facts);
+            self.shared.catalog().forget();
         } else {
             self.note(Attempt::follow(&volume.name), &Refusal::BadFacts);
         }

@@ -63,6 +63,7 @@ impl From<&Work> for Attempt {
             Work::Detach { gone, .. } => Self::detach(&gone.name),
             Work::Query { query, .. } => super::waits::file_of(*query).into(),
             Work::Manage(managed) => super::manage::attempt(&managed.errand),
+            Work::Search { .. } => super::waits::SEARCH.into(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What goes into the control loop and what comes out of it.
 
 use crate::candidates::ResolveError;
+use crate::census::Census;
 use crate::control::poison::{Death, Exit};
 use crate::control::waits::Caller;
 use crate::datapath::Pace;
@@ -9,9 +10,10 @@ use crate::exit::Failed;
 use crate::spawn::SpawnError;
 use nix::errno::Errno;
 use sheepfs::address::SheepAddress;
-use sheepfs::ipc::{FromWorker, QuietReason, Route, Tag, ToWorker, VolumeId};
+use sheepfs::ipc::{FromWorker, QuietReason, Route, Search, Tag, ToWorker, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// What happened.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub enum Input {
     Grow(Caller, (VolumeName, u64), u64),
     /// The space of the cluster is wanted.
     Space(Caller),
+    /// VDIs are wanted, as they are now if the last says so.
+    Search(Caller, Search, bool),
     /// [`Effect::Mount`] went well.
     Mounted,
     /// [`Effect::Mount`] did not.
@@ -88,8 +92,10 @@ impl Input {
                 FromWorker::Pong { .. }
                 | FromWorker::HeaderSeen { .. }
                 | FromWorker::CacheUse { .. }
-                | FromWorker::Routed { .. },
-            ) => Weight::Nothing,
+                | FromWorker::Routed { .. }
+                | FromWorker::ReportChunk { .. },
+            )
+            | Self::Search(..) => Weight::Nothing,
             Self::Worker(_, FromWorker::Attached { .. }) => Weight::Later,
             _ => Weight::Now,
         }
@@ -206,7 +212,8 @@ impl Effect {
     /// When a successor must know of what led to it.
     pub fn weight(&self) -> Weight {
         match self {
-            Self::Send(_, ToWorker::Ping { .. }) => Weight::Nothing,
+            Self::Send(_, ToWorker::Ping { .. } | ToWorker::Search { .. })
+            | Self::Answer(_, Answer::Census(_)) => Weight::Nothing,
             Self::VolumeAbsent(_, false) => Weight::Later,
             _ => Weight::Now,
         }
@@ -222,6 +229,8 @@ pub enum Answer {
     Text(Vec<u8>),
     /// The cluster's space.
     Space(Totals),
+    /// VDIs.
+    Census(Arc<Census>),
     /// An error.
     Refused(Errno),
 }

@@ -177,6 +177,8 @@ impl Control {
         callers: Vec<Caller>,
         now: Instant,
     ) {
+        // One that failed may have changed something too.
+        self.shared.catalog().forget();
         let errno = outcome.err().map_or(0, |why| why.errno() as i32);
         if callers.is_empty() {
             self.effects.push(Effect::Answered { number: managed.number, errno });
@@ -199,9 +201,8 @@ impl Control {
         let Some(volume) = self.volumes.by_id(id) else { return };
         let before = volume.facts();
         let size_max = u64::from(INDEX_ENTRIES) << before.block_size_shift.min(31);
-        let is_array = before.size <= size_max;
         let can_be = !before.snapshot && i64::try_from(size).is_ok();
-        if !can_be || size < before.size || is_array && size > size_max {
+        if !can_be || size < before.size || !before.hyper && size > size_max {
             return self.note(Attempt::grow(&volume.name), &Refusal::BadFacts);
         }
         tracing::info!(volume = %volume.name, size, "the volume has grown");

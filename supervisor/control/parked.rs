@@ -3,6 +3,7 @@
 use super::{Answer, Totals};
 use crate::attr::{Look, VOLUME_TTL};
 use crate::events::fuse_errno;
+use crate::fs::browse::Browse;
 use crate::texts::{CONTROL_OPEN, Texts, slice};
 use crate::volumes::Volume;
 use fuser::{
@@ -25,6 +26,8 @@ pub enum Parked {
     Read(ReplyData, FileHandle, Range<u64>),
     /// Of a write of that many bytes, and the kernel's number of it.
     Write(ReplyWrite, u32, RequestId),
+    /// Of a look at the tree of VDIs.
+    Browse(Box<Browse>),
     /// Of a question for the cluster's space.
     Space(ReplyStatfs),
     /// Of a change of a volume's size; whose it is.
@@ -47,8 +50,9 @@ impl Parked {
             (Self::Grow(reply, volume, look), Answer::Done) => {
                 reply.attr(&VOLUME_TTL, &look.of_volume(&volume));
             }
+            (Self::Browse(browse), Answer::Census(census)) => browse.complete(&census, texts),
             (parked, Answer::Refused(errno)) => parked.refuse(fuse_errno(errno)),
-            (parked, Answer::Done | Answer::Text(_) | Answer::Space(_)) => {
+            (parked, Answer::Done | Answer::Text(_) | Answer::Space(_) | Answer::Census(_)) => {
                 parked.refuse(Errno::EIO);
             }
         }
@@ -61,6 +65,7 @@ impl Parked {
             Self::Write(reply, ..) => reply.error(errno),
             Self::Space(reply) => reply.error(errno),
             Self::Grow(reply, ..) => reply.error(errno),
+            Self::Browse(browse) => browse.refuse(errno),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! a session, or when it ends, a report waits a little for the next one. `df`
 //! never hangs or fails: without an answer it shows what was known last.
 
-use super::waits::{Caller, Work, file_of};
+use super::waits::{Caller, Wait, Work, file_of};
 use super::{Answer, Control, Refusal, Totals};
 use sheepfs::ipc::message::REPORT_CHUNK_LEN;
 use sheepfs::ipc::{Query, Report, Tag};
@@ -47,8 +47,12 @@ impl Control {
         let connected = self.life.is_connected();
         let unwanted = || tracing::debug!(tag = tag.0, "a report that nobody waits for any more");
         let Some(wait) = self.waits.get(tag) else { return unwanted() };
-        let Work::Query { query, bytes } = &mut wait.work else { return unwanted() };
-        let query = *query;
+        let bytes = match &mut wait.work {
+            Work::Query { bytes, .. } | Work::Search { bytes, .. } => bytes,
+            Work::Attach { .. } | Work::Resume { .. } | Work::Detach { .. } | Work::Manage(_) => {
+                return unwanted();
+            }
+        };
         let fits = chunk.len() <= REPORT_CHUNK_LEN && bytes.len() + chunk.len() <= REPORT_LEN_MAX;
         if fits {
             bytes.extend_from_slice(chunk);
@@ -56,11 +60,19 @@ impl Control {
         if fits && !last {
             return wait.extend(connected, now);
         }
-        let answer = if fits { answer_to(query, bytes) } else { None };
-        let callers = self.waits.finish(tag).map(|wait| wait.callers).unwrap_or_default();
-        match answer {
-            Some(answer) => self.reported(answer, callers),
-            None => self.fail_query(query, Refusal::BadReport, callers, now),
+        let Some(Wait { work, callers, .. }) = self.waits.finish(tag) else { return };
+        match work {
+            Work::Query { query, bytes } if fits => match answer_to(query, &bytes) {
+                Some(answer) => self.reported(answer, callers),
+                None => self.fail_query(query, Refusal::BadReport, callers, now),
+            },
+            Work::Search { seeking, bytes } if fits => {
+                self.searched(seeking, &bytes, callers, now);
+            }
+            Work::Query { query, .. } => {
+                self.fail_query(query, Refusal::BadReport, callers, now);
+            }
+            work => self.refuse(&work, Refusal::BadReport, callers, now),
         }
     }
 

@@ -212,6 +212,9 @@ impl Shell {
                 let caller = self.park(Parked::Grow(reply, volume, look), noted);
                 Input::Grow(caller, (name, size), number_of(request))
             }
+            Event::Browse { search, is_afresh, browse, noted } => {
+                Input::Search(self.park(Parked::Browse(browse), noted), search, is_afresh)
+            }
             Event::StatFs { noted, reply } => Input::Space(self.park(Parked::Space(reply), noted)),
             Event::Worker { generation, message } => Input::Worker(generation, message),
             Event::WorkerBroken { generation, nonsense } => {

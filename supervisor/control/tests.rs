@@ -20,6 +20,7 @@ mod gateways;
 mod managing;
 mod poisoned;
 mod replayed;
+mod searching;
 mod starting;
 mod stopping;
 mod succeeding;

@@ -202,6 +202,10 @@ impl Control {
             (Work::Manage(managed), outcome) => {
                 self.managed_done(&managed, outcome, callers, now);
             }
+            (work @ Work::Search { .. }, outcome) => {
+                let why = outcome.map_or_else(Refusal::Failed, |()| Refusal::BadReport);
+                self.refuse(&work, why, callers, now);
+            }
             (Work::Attach { id, name }, outcome) => {
                 self.lock_sent.remove(&id);
                 let why = outcome.map_or_else(Refusal::Failed, |()| Refusal::BadFacts);
@@ -241,6 +245,7 @@ impl Control {
                 self.waits.finish(tag);
                 return self.fail_query(query, why, callers, now);
             }
+            Work::Search { .. } => drop(self.waits.finish(tag)),
             Work::Detach { then, .. } => callers.append(then),
             Work::Attach { id, .. } => {
                 // No worker was told of it, so there is nothing to undo.

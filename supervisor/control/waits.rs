@@ -6,6 +6,7 @@
 
 use super::attempt::Attempt;
 use super::manage::Managed;
+use super::search::Seeking;
 use crate::inflight::CONTROL_TAG;
 use sheepfs::ipc::{Query, Tag, VolumeFacts, VolumeId};
 use sheepfs::wire::name::VolumeName;
@@ -66,6 +67,13 @@ pub enum Work {
         /// Who wants it attached again, once it is gone.
         then: Vec<Caller>,
     },
+    /// VDIs for the tree.
+    Search {
+        /// Which.
+        seeking: Seeking,
+        /// What came of it so far.
+        bytes: Vec<u8>,
+    },
     /// A report.
     Query {
         /// Which.
@@ -93,11 +101,14 @@ impl Work {
     fn time(&self) -> Duration {
         match self {
             Self::Attach { .. } | Self::Resume { .. } | Self::Detach { .. } => VOLUME_TIME,
-            Self::Query { .. } => QUERY_TIME,
+            Self::Query { .. } | Self::Search { .. } => QUERY_TIME,
             Self::Manage(_) => MANAGE_TIME,
         }
     }
 }
+
+/// What a search is for.
+pub const SEARCH: &str = "look VDIs up for vdi/tree";
 
 /// The file that a query is for.
 pub fn file_of(query: Query) -> &'static str {
@@ -130,7 +141,7 @@ impl Wait {
     pub fn asked(&mut self, now: Instant) {
         // A report has its time from when it was opened, however late a session came.
         let from_now = match self.work {
-            Work::Query { .. } => self.deadline.unwrap_or(now),
+            Work::Query { .. } | Work::Search { .. } => self.deadline.unwrap_or(now),
             _ => now + self.work.time(),
         };
         let patience = *self.patience.get_or_insert(from_now);
@@ -152,7 +163,7 @@ impl Wait {
         }
         match &mut self.work {
             Work::Detach { is_there, .. } => *is_there = false,
-            Work::Query { bytes, .. } => bytes.clear(),
+            Work::Query { bytes, .. } | Work::Search { bytes, .. } => bytes.clear(),
             Work::Manage(managed) => managed.told = None,
             Work::Attach { .. } | Work::Resume { .. } => {}
         }
@@ -240,6 +251,14 @@ impl Waits {
             .find(|wait| matches!(wait.work, Work::Query { query, .. } if query == wanted))
     }
 
+    /// The search for the same that is under way, and was begun under the same version.
+    pub fn search_like(&mut self, wanted: &Seeking) -> Option<&mut Wait> {
+        self.by_tag.values_mut().find(|wait| {
+            matches!(&wait.work, Work::Search { seeking, .. }
+                if seeking.search == wanted.search && seeking.version == wanted.version)
+        })
+    }
+
     /// That volume's being taken up again, which is under way.
     pub fn resume_of(&mut self, wanted: VolumeId) -> Option<&mut Wait> {
         self.by_tag
@@ -259,7 +278,7 @@ impl Waits {
     /// Whether volumes are coming or going, or an errand is in the middle.
     pub fn any_volume(&self) -> bool {
         self.by_tag.values().any(|wait| match &wait.work {
-            Work::Query { .. } => false,
+            Work::Query { .. } | Work::Search { .. } => false,
             Work::Manage(managed) => managed.begun.is_some(),
             Work::Attach { .. } | Work::Resume { .. } | Work::Detach { .. } => true,
         })

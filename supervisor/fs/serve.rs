@@ -10,9 +10,10 @@ use crate::settings::LocalFile;
 use crate::status::Data;
 use crate::texts::{self, CONTROL_OPEN, NO_TEXT};
 use crate::tree::{self, File, Node, VOLUME_INO};
+use crate::vdi_tree::Place;
 use crate::volumes::Volume;
 use fuser::{
-    Errno, FileAttr, FileHandle, FopenFlags, INodeNo, OpenAccMode, ReplyAttr, ReplyData,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, INodeNo, OpenAccMode, ReplyAttr, ReplyData,
     ReplyDirectory, ReplyOpen, ReplyWrite, Request,
 };
 use std::ffi::OsStr;
@@ -30,14 +31,29 @@ const LIST_MAX: usize = 256;
 /// What an inode number names.
 pub enum Target {
     Node(Node),
+    /// In the tree of VDIs, where it may be or not.
+    Place(Place),
     Volume(Arc<Volume>),
+}
+
+impl Target {
+    pub fn is_directory(&self) -> bool {
+        match self {
+            Self::Node(node) => node.kind() == FileType::Directory,
+            Self::Place(place) => place.kind() == FileType::Directory,
+            Self::Volume(_) => false,
+        }
+    }
 }
 
 impl SheepFs {
     pub fn target(&self, ino: INodeNo) -> Option<Target> {
         match Node::of(ino.0) {
             Some(node) => Some(Target::Node(node)),
-            None => self.shared.volumes().by_ino(ino.0).map(Target::Volume),
+            None => match Place::of(ino.0) {
+                Some(place) => Some(Target::Place(place)),
+                None => self.shared.volumes().by_ino(ino.0).map(Target::Volume),
+            },
         }
     }
 
@@ -48,6 +64,7 @@ impl SheepFs {
     pub fn attr(&self, ino: INodeNo, target: &Target) -> (Duration, FileAttr) {
         match target {
             Target::Node(node) => (CONTROL_TTL, self.look.of_node(ino.0, *node, SystemTime::now())),
+            Target::Place(place) => (CONTROL_TTL, self.look.of_place_now(*place)),
             Target::Volume(volume) => (VOLUME_TTL, self.look.of_volume(volume)),
         }
     }
@@ -66,7 +83,7 @@ impl SheepFs {
         let Some(target) = self.target(ino) else { return reply.error(Errno::ENOENT) };
         let (ttl, attr) = self.attr(ino, &target);
         let sizing = match &target {
-            Target::Node(_) => setattr::Sizing::Any,
+            Target::Node(_) | Target::Place(_) => setattr::Sizing::Any,
             Target::Volume(volume) if volume.facts().snapshot => setattr::Sizing::ReadOnly,
             Target::Volume(_) => setattr::Sizing::Grows,
         };

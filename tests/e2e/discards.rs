@@ -172,7 +172,7 @@ const SMALL: NewVdi = NewVdi {
     block_size_shift: 20,
     base: 0,
     snapshot: false,
-            store_policy: 0,
+    store_policy: 0,
 };
 
 #[test]

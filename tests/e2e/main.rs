@@ -4,6 +4,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`tree`] | what the tree shows, and to whom |
+//! | [`vdi_tree`] | the tree of VDIs and snapshots |
 //! | [`control`] | what control files take and refuse |
 //! | [`trouble`] | a sheep that is locked, unformatted, stopped or gone (minisheep only) |
 //! | [`volumes`] | a volume as a file: bounds, attributes, what it refuses |
@@ -60,6 +61,7 @@ mod scale;
 mod snapshots;
 mod tree;
 mod trouble;
+mod vdi_tree;
 mod volumes;
 
 /// Bytes.

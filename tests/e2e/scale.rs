@@ -84,6 +84,65 @@ fn a_list_costs_one_request_for_each_vdi_that_is_not_large() {
     assert_eq!(reads(&|| drop(mount.read("vdi/list"))), count() + 2);
 }
 
+/// The tree is listed by one read of all VDIs, also when each name is looked at; a look at one
+/// costs a few requests, however many there are. minisheep only, as above.
+#[test]
+fn a_look_at_one_vdi_does_not_read_the_others() {
+    let cluster = Cluster::mini();
+    let vdi_count = rounds(2000, 10_000);
+    let begun = Instant::now();
+    let names = vdis(&cluster, vdi_count);
+    println!("{vdi_count} VDIs were made in {:?}", begun.elapsed());
+    let mount = Mount::start(&cluster, &[]);
+    let all = ["ReadObj", "GetVdiInfo", "ReadVdis", "ReadDelVdis"];
+    let asked = |call: &dyn Fn()| requests(cluster.minisheep(), &all, call);
+    let one = asked(&|| assert_eq!(mount.read("vdi/tree/disk7/size"), format!("{}\n", 64 * MIB)));
+    assert_eq!(one, 3, "the name, its header, and once more when the file was opened");
+    let begun = Instant::now();
+    let list = || {
+        let mut found: Vec<_> = fs::read_dir(mount.path("vdi/tree"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        found.sort();
+        let mut expected = names.clone();
+        expected.sort();
+        assert!(found == expected, "{} of {}", found.len(), expected.len());
+    };
+    // Read once; or twice, where the machine is so slow that the list is too old before its end.
+    let listed = asked(&list);
+    println!("ls vdi/tree: {:?}, {listed} requests", begun.elapsed());
+    assert!(listed <= 2 * (vdi_count + 2), "{listed}");
+    let begun = Instant::now();
+    let walked = asked(&|| {
+        let mut entries = fs::read_dir(mount.path("vdi/tree")).unwrap();
+        assert!(entries.all(|entry| entry.unwrap().metadata().unwrap().is_dir()));
+    });
+    println!("ls -l vdi/tree: {:?}, {walked} requests", begun.elapsed());
+    assert!(walked < 10 * vdi_count, "{walked}");
+}
+
+/// Readers at the same time share one read. minisheep only, as above.
+#[test]
+fn those_who_list_at_once_share_one_list() {
+    const READERS: u64 = 20;
+    let cluster = Cluster::mini();
+    let names = vdis(&cluster, count());
+    let mount = Mount::start(&cluster, &[]);
+    let listed = requests(cluster.minisheep(), &["ReadObj"], || {
+        thread::scope(|scope| {
+            for _ in 0..READERS {
+                scope.spawn(|| {
+                    let found = fs::read_dir(mount.path("vdi/tree")).unwrap().count();
+                    assert_eq!(found, names.len());
+                });
+            }
+        });
+    });
+    println!("{READERS} readers: {listed} headers of {} VDIs", names.len());
+    assert!(listed <= 2 * count(), "{listed}");
+}
+
 /// The last of many costs what the first one did. minisheep only, as above.
 #[test]
 fn an_attach_and_a_detach_cost_the_same_with_many_volumes() {

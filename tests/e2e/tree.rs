@@ -35,8 +35,10 @@ fn it_is_the_tree_of_the_original_and_what_it_lacks() {
     assert_eq!(names(&mount, ""), ["cluster", "config", "node", "vdi", "volume"]);
     assert_eq!(names(&mount, "cluster"), ["info"]);
     assert_eq!(names(&mount, "node"), ["info", "list"]);
-    let vdi =
-        ["clone", "create", "delete", "list", "mount", "resize", "rollback", "snapshot", "unmount"];
+    let vdi = [
+        "clone", "create", "delete", "list", "mount", "resize", "rollback", "snapshot", "tree",
+        "unmount",
+    ];
     assert_eq!(names(&mount, "vdi"), vdi);
     let config = ["object_cache", "page_cache", "route", "sheep_info", "status"];
     assert_eq!(names(&mount, "config"), config);

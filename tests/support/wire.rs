@@ -4,7 +4,7 @@
 use sheepfs::wire::btree::{Head, Leaf, NODE_LEN, Root};
 use sheepfs::wire::header::{ObjFields, flags};
 use sheepfs::wire::inode::{INODE_HEADER_LEN, InodeHeader, index_offset};
-use sheepfs::wire::name::{Generation, VdiRef};
+use sheepfs::wire::name::{Generation, NAME_FIELD_LEN, VdiRef};
 use sheepfs::wire::request::{Extent, NewVdi, Payload};
 use sheepfs::wire::{
     HEADER_LEN, ObjectId, Opcode, ReplyHeader, Request, RequestHeader, Status, VdiId, VdiName,
@@ -69,6 +69,17 @@ impl Wire {
     pub fn new_vdi(&mut self, name: &str, new: &NewVdi) -> VdiId {
         let request = Request::new_vdi(&VdiName::new(name).unwrap(), new);
         vid_of(&self.done(&request, &[]).0)
+    }
+
+    /// Makes a VDI of a name that no user could write.
+    pub fn new_vdi_of_bytes(&mut self, name: &[u8], size: u64) -> VdiId {
+        let plain = VdiName::new("plain").unwrap();
+        let header = Request::new_vdi(&plain, &NewVdi { size, ..NewVdi::default() }).header(1);
+        let mut field = [0; NAME_FIELD_LEN];
+        field[..name.len()].copy_from_slice(name);
+        let (reply, _) = self.exchange(&header, &field);
+        assert_eq!(reply.status, Status::Success);
+        vid_of(&reply)
     }
 
     /// Makes a hyper volume.

@@ -26,6 +26,7 @@
 //! | [`cache`] | dirty pages of the kernel's |
 //! | [`pages`] | the page cache switched meanwhile |
 //! | [`control`] | control files that are in use at the death |
+//! | [`vdi_tree`] | the tree of VDIs, open meanwhile |
 //! | [`locks`] | the cluster's lock, kept or never taken |
 //! | [`ends`] | the end of the mount, and what is left of one that nobody ended |
 //! | [`life`] | crashes while VDIs are made, changed and deleted |
@@ -83,6 +84,7 @@ mod refusing;
 mod resend;
 mod served;
 mod state;
+mod vdi_tree;
 
 /// Bytes.
 const KIB: u64 = 1 << 10;

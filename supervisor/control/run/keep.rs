@@ -266,7 +266,7 @@ impl Shell {
             let Some((Parked::Write(_, _, request), _)) = self.parked.get(caller) else { continue };
             let errno = match answer {
                 Answer::Refused(errno) => *errno as i32,
-                Answer::Done | Answer::Text(_) | Answer::Space(_) => 0,
+                Answer::Done | Answer::Text(_) | Answer::Space(_) | Answer::Census(_) => 0,
             };
             self.note_answer(number_of(*request), errno);
         }

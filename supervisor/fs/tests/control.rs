@@ -13,13 +13,20 @@ fn line(rig: &Rig) -> String {
 #[test]
 fn the_tree_is_listed_and_every_name_in_it_is_there() {
     let rig = Rig::new();
-    let listed = rig.sh("cd $M; find . | sort | tr '\\n' ' '");
+    let listed = rig.sh("cd $M; find . | LC_ALL=C sort | tr '\\n' ' '");
     assert_eq!(
         listed,
         ". ./cluster ./cluster/info ./config ./config/object_cache ./config/page_cache \
          ./config/route ./config/sheep_info ./config/status ./node ./node/info ./node/list ./vdi \
          ./vdi/clone ./vdi/create ./vdi/delete ./vdi/list ./vdi/mount ./vdi/resize ./vdi/rollback \
-         ./vdi/snapshot ./vdi/unmount ./volume ./volume/disk ./volume/disk:old "
+         ./vdi/snapshot \
+         ./vdi/tree ./vdi/tree/vm ./vdi/tree/vm/1 ./vdi/tree/vm/1/block_size_shift \
+         ./vdi/tree/vm/1/copies ./vdi/tree/vm/1/created ./vdi/tree/vm/1/frozen ./vdi/tree/vm/1/id \
+         ./vdi/tree/vm/1/parent ./vdi/tree/vm/1/shared ./vdi/tree/vm/1/size ./vdi/tree/vm/1/tag \
+         ./vdi/tree/vm/1/used ./vdi/tree/vm/1/vid ./vdi/tree/vm/block_size_shift \
+         ./vdi/tree/vm/copies ./vdi/tree/vm/created ./vdi/tree/vm/frozen ./vdi/tree/vm/id \
+         ./vdi/tree/vm/parent ./vdi/tree/vm/shared ./vdi/tree/vm/size ./vdi/tree/vm/tag \
+         ./vdi/tree/vm/used ./vdi/tree/vm/vid ./vdi/unmount ./volume ./volume/disk ./volume/disk:old "
     );
     for entry in read_dir(rig.path("volume")).unwrap().map(Result::unwrap) {
         use std::os::unix::fs::DirEntryExt;
@@ -27,6 +34,14 @@ fn the_tree_is_listed_and_every_name_in_it_is_there() {
     }
     assert!(rig.path("volume/..").join("cluster").is_dir());
     assert!(!rig.path("volume/none").exists());
+    assert_eq!(
+        rig.sh("cat $M/vdi/tree/vm/vid $M/vdi/tree/vm/1/vid $M/vdi/tree/vm/1/id"),
+        "9\n7\n1\n"
+    );
+    // Of what is there each directory has all; of what is not, a directory knows.
+    for none in ["vdi/tree/none", "vdi/tree/vm/2", "vdi/tree/vm/1/1", "vdi/tree/vm/01"] {
+        assert!(!rig.path(none).exists(), "{none}");
+    }
 }
 
 /// What is read is what there is, whoever reads: the files announce no size.
