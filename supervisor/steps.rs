@@ -4,7 +4,7 @@
 //! one message asks of a worker, what a fence covers and what a successor repeats: some
 //! whole objects to be discarded, or a piece of one that is written as zeros.
 
-use crate::inflight::Kind;
+use crate::inflight::{Kind, Request};
 
 /// Objects of a step, so that it takes a moment and not minutes.
 const OBJECTS_MAX: u64 = 64;
@@ -28,6 +28,13 @@ impl Rest {
     /// All of a range, which ends within the volume.
     pub fn new(at: u64, end: u64, size: u64) -> Self {
         Self { at, end, size, again: false }
+    }
+
+    /// A discard up to the volume's end, which was not its end any more when the worker was
+    /// told: what is not a whole object is written as zeros, wherever the end is now.
+    pub fn of_grown(discard: Request, again: bool) -> Self {
+        let end = discard.offset.saturating_add(u64::from(discard.len));
+        Self { at: discard.offset, end, size: u64::MAX, again }
     }
 
     /// Whether nothing is left.
@@ -76,6 +83,17 @@ mod tests {
         // The last object is short, and whole.
         assert_eq!(steps((4096, 5000), 5000, 12), [(discard, 4096, 904)]);
         assert_eq!(steps((4096, 4999), 5000, 12), [(zero, 4096, 903)]);
+    }
+
+    #[test]
+    fn the_last_object_of_a_volume_that_grew_is_not_whole() {
+        let volume = sheepfs::ipc::VolumeId(1);
+        let (offset, len, shift) = (4096, 5000, 12);
+        let discard = Request { kind: Kind::Discard, volume, offset, len, shift };
+        let mut rest = Rest::of_grown(discard, true);
+        assert!(rest.again);
+        let steps: Vec<_> = std::iter::from_fn(|| rest.next(shift)).collect();
+        assert_eq!(steps, [(Kind::Discard, 4096, 4096), (Kind::Zero, 8192, 904)]);
     }
 
     #[test]

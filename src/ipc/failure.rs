@@ -80,6 +80,9 @@ pub enum Failure {
     /// A VDI never shrinks.
     #[error("the VDI is larger than that already, and a VDI cannot shrink")]
     Shrinks,
+    /// The last object of a discard is no longer the volume's last.
+    #[error("the volume has grown meanwhile")]
+    Grown,
     /// More blocks than an index holds.
     #[error("a VDI of blocks of 2^{shift} bytes has at most 2^{} bytes", shift + 20)]
     TooLarge {
@@ -130,7 +133,7 @@ impl Failure {
             Self::NoSpace => Errno::ENOSPC,
             Self::ReadOnly => Errno::EROFS,
             Self::Unusable(cause) => inode_errno(cause),
-            Self::OutOfBounds => Errno::EINVAL,
+            Self::OutOfBounds | Self::Grown => Errno::EINVAL,
             Self::Exists => Errno::EEXIST,
             Self::Attached => Errno::EBUSY,
             Self::Shrinks => Errno::EPERM,

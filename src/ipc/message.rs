@@ -232,7 +232,8 @@ pub enum ToWorker {
         again: bool,
     },
     /// Take whole objects out of the cluster: those that lie in the range completely, and
-    /// the volume's last one when the range ends with the volume.
+    /// the volume's last one when the range ends with the volume. One that ends within an
+    /// object otherwise fails with [`Failure::Grown`], and nothing is done.
     Discard {
         /// Answered by [`FromWorker::Done`].
         tag: Tag,

@@ -3,8 +3,9 @@
 use super::blocked::Blocker;
 use super::queue::{Started, State};
 use crate::fence::Object;
-use crate::inflight::{Allegation, Entry, Request, Slot, Stage};
+use crate::inflight::{Allegation, Entry, Kind, Request, Slot, Stage};
 use crate::link::{Link, Outcome};
+use crate::steps::Rest;
 use sheepfs::ipc::{Failure, Tag, VolumeId};
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,7 +33,15 @@ impl<R> State<R> {
                     self.created(tag, entry.request);
                     self.ended(tag, &entry, now);
                     self.outstanding -= 1;
-                    match entry.rest.filter(|_| outcome.is_ok()) {
+                    let rest = match outcome {
+                        Ok(()) => entry.rest,
+                        // Its last object is not whole any more.
+                        Err(Failure::Grown) if entry.request.kind == Kind::Discard => {
+                            Some(Rest::of_grown(entry.request, entry.again))
+                        }
+                        Err(_) => None,
+                    };
+                    match rest {
                         Some(rest) => {
                             self.free(slot);
                             self.clear_rest(rest, entry, now);

@@ -203,6 +203,10 @@ impl Volume {
         }
         let shift = self.header.block_size_shift;
         let object_len = 1u64 << shift;
+        // It was cut for a volume that ended there, which has grown since.
+        if end < size && end % object_len != 0 {
+            return io.done(tag, Err(Failure::Grown));
+        }
         let last = if end == size { end.div_ceil(object_len) } else { end >> shift };
         let (Ok(first), Ok(last)) = (offset.div_ceil(object_len).try_into(), last.try_into())
         else {

@@ -62,6 +62,34 @@ fn behind_the_end_there_is_nothing_to_clear() {
     assert!(rig.outcome().is_ok());
 }
 
+/// The supervisor had cut it for the old end.
+#[test]
+fn the_old_end_of_a_volume_that_grows_meanwhile_is_zeroed() {
+    let mut rig = Rig::new(16 * MIB - 5);
+    let (mut worker, _reader) = rig.connect(1, ARENA_LEN);
+    rig.clear(2 * OBJECT, 64 << 20);
+    let all = worker.next().unwrap();
+    let len = 2 * OBJECT - 5;
+    assert!(
+        matches!(all, ToWorker::Discard { len: told, .. } if u64::from(told) == len),
+        "{all:?}"
+    );
+    worker.done(tag_of(&all).0, Err(Failure::Grown));
+    let whole = worker.next().unwrap();
+    let first = |m: &ToWorker| matches!(m, ToWorker::Discard { offset, len, .. } if (*offset, u64::from(*len)) == (2 * OBJECT, OBJECT));
+    assert!(first(&whole), "{whole:?}");
+    worker.serve(whole);
+    let mut zeroed = 0;
+    while zeroed < OBJECT - 5 {
+        let step = worker.next().unwrap();
+        assert!(matches!(step, ToWorker::Zero { offset, .. } if offset == 3 * OBJECT + zeroed));
+        zeroed += u64::from(tag_of(&step).1.unwrap().len);
+        worker.serve(step);
+    }
+    assert_eq!(zeroed, OBJECT - 5);
+    assert!(rig.outcome().is_ok());
+}
+
 #[test]
 fn what_fails_ends_it() {
     let mut rig = Rig::new(16 * MIB);
