@@ -8,6 +8,7 @@ use crate::mount::Mount;
 use crate::random::Random;
 use crate::rounds::rounds;
 use crate::wire::snapshot_ref;
+use nix::fcntl::{FallocateFlags, fallocate};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -98,6 +99,27 @@ impl Play<'_> {
         Some(())
     }
 
+    /// Makes a hole, or zeros, on whole objects and parts of them.
+    fn clear(&mut self) -> Option<()> {
+        let name = self.any(|vdi| vdi.is_attached)?;
+        let size = self.vdis[&name].working.as_ref()?.len();
+        let object = 1 << SHIFT;
+        let mut at = self.below(size);
+        let mut end = (at + 1 + self.below(3 * object)).min(size);
+        if self.below(2) == 0 {
+            (at, end) = (at / object * object, end.next_multiple_of(object).min(size));
+        }
+        let modes = [
+            FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE,
+            FallocateFlags::FALLOC_FL_ZERO_RANGE,
+        ];
+        let mode = modes[self.below(2)];
+        let (offset, len) = (at.try_into().unwrap(), (end - at).try_into().unwrap());
+        fallocate(self.mount.open(&name), mode, offset, len).unwrap();
+        self.vdi(&name).working.as_mut()?[at..end].fill(0);
+        Some(())
+    }
+
     fn grow(&mut self) -> Option<()> {
         let name = self.any(|vdi| vdi.working.is_some())?;
         let is_attached = self.vdis[&name].is_attached;
@@ -158,15 +180,16 @@ impl Play<'_> {
     }
 
     fn step(&mut self) {
-        let _ = match self.below(20) {
+        let _ = match self.below(24) {
             0..2 => self.create(),
             2..4 => self.attach(),
             4..11 => self.write(),
-            11..13 => self.grow(),
-            13..15 => self.snapshot(),
-            15 => self.clone(),
-            16 => self.rollback(),
-            17..19 => self.delete(),
+            11..15 => self.clear(),
+            15..17 => self.grow(),
+            17..19 => self.snapshot(),
+            19 => self.clone(),
+            20 => self.rollback(),
+            21..23 => self.delete(),
             _ => self.compare(),
         };
     }
