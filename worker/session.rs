@@ -56,6 +56,8 @@ pub struct Session {
     errands: Errands,
     /// The cluster, until the supervisor is told of it.
     opening: Option<ClusterFacts>,
+    /// The cluster's members, until then: the supervisor looks first whose cluster it is.
+    early: Vec<FromWorker>,
     /// Words that the supervisor has not noted yet.
     unnoted: usize,
     /// What it was told last of how requests were sent.
@@ -113,7 +115,8 @@ impl Session {
             router.with(plan.route, plan.connections_max, watched).avoiding(&plan.avoid, now),
         );
         let routed = Routed::default();
-        Self { link, sheep, engine, errands, opening: Some(cluster), unnoted: 0, routed }
+        let (opening, early) = (Some(cluster), Vec::new());
+        Self { link, sheep, engine, errands, opening, early, unnoted: 0, routed }
     }
 
     /// Serves until the end, and says why it came.
@@ -140,12 +143,17 @@ impl Session {
         }
         out.extend(self.sheep.take_words());
         self.unnoted += out.iter().filter(|word| must_be_noted(word)).count();
+        if self.opening.is_some() {
+            let is_early = |word: &mut FromWorker| matches!(word, FromWorker::Members { .. });
+            self.early.extend(out.extract_if(.., is_early));
+        }
         self.link.say(out);
         if lost.is_ok()
             && !self.errands.is_opening(now)
             && let Some(cluster) = self.opening.take()
         {
             self.link.say([FromWorker::Connected { cluster }]);
+            self.link.say(std::mem::take(&mut self.early));
         }
         self.link.send()?;
         lost.and_then(|()| self.send_requests(now)).map_err(End::Sheep)

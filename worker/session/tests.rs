@@ -206,10 +206,25 @@ fn members_are_told_at_first_and_when_the_epoch_changes() {
         move |message: &FromWorker| *message == FromWorker::Members { epoch, nodes: nodes.clone() }
     };
     game.until(told(1));
-    assert!(game.place(connected) < game.place(members));
+    let first = game.place(connected).expect("the cluster is told first");
+    assert!(Some(first) < game.place(members));
     sheep.habits.epoch.store(5, Ordering::SeqCst);
     game.tell(&attach(1));
     game.until(told(5));
+}
+
+/// They may be known while the session still opens; whose they are is looked at first.
+#[test]
+fn members_are_told_after_the_cluster() {
+    let sheep = FakeSheep::start();
+    let left = SocketAddr::from(([127, 0, 0, 2], sheep.address.port()));
+    let long = Duration::from_secs(3600);
+    // One that says nothing is waited for.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut game = Game::after(&sheep, long, vec![mute.local_addr().unwrap()], vec![left]);
+    game.until(members);
+    let first = game.place(connected).expect("the cluster is told first");
+    assert!(Some(first) < game.place(members));
 }
 
 /// The proof comes before the supervisor may send anything, when it can.
