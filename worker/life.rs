@@ -33,7 +33,7 @@ mod tests;
 use crate::verdict::{Verdict, on_lookup};
 use sheepfs::ipc::{Errand, Failure, Mark};
 use sheepfs::wire::inode::InodeHeader;
-use sheepfs::wire::{Request, Status, VdiId};
+use sheepfs::wire::{Opcode, Request, Status, VdiId};
 
 /// So often an errand may begin anew, since somebody else changed the VDI in the middle.
 const RESTARTS_MAX: u32 = 20;
@@ -199,7 +199,10 @@ impl Life {
         match on_lookup(answer.status) {
             Verdict::SheepGone => Next::SheepGone,
             // Whether it was carried out nobody knows, so look.
-            Verdict::Fail(_) if answer.status == Status::ClusterError => self.restart(),
+            Verdict::Fail(_) if answer.status == Status::ClusterError => self.look_again(),
+            Verdict::Retry if answer.status == Status::NetworkError && self.asked_for_change() => {
+                self.look_again()
+            }
             Verdict::Retry => match self.asked.clone() {
                 Some(request) => Next::AskLater(request),
                 None => Next::End(Err(Failure::BadAnswer)),
@@ -224,6 +227,21 @@ impl Life {
             Action::Pause(vid) => Next::Pause(vid),
             Action::Restart => self.restart(),
             Action::End(outcome) => Next::End(outcome),
+        }
+    }
+
+    /// Whether what was asked last changes something. Asked for a second time, a snapshot
+    /// that was made is undone (protocol 12.2).
+    fn asked_for_change(&self) -> bool {
+        let opcode = self.asked.as_ref().and_then(Request::opcode);
+        matches!(opcode, Some(Opcode::WriteObj | Opcode::NewVdi | Opcode::DelVdi))
+    }
+
+    /// Begins anew in a moment, with whatever there is then.
+    fn look_again(&mut self) -> Next {
+        match self.restart() {
+            Next::Ask(request) => Next::AskLater(request),
+            next => next,
         }
     }
 
