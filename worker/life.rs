@@ -45,8 +45,10 @@ pub enum Action {
     Ask(Request),
     /// Write down that this is about to be changed.
     Mark(Mark),
-    /// Let no write to that vid be under way, if it is a volume here.
-    Pause(VdiId),
+    /// Let no write be under way, if the VDI is a volume here.
+    Pause,
+    /// A volume that holds still goes after its name, to the vid that this has now.
+    Follow,
     /// Somebody else changed the VDI: look at everything anew.
     Restart,
     /// It is over.
@@ -62,8 +64,8 @@ pub enum Event<'a> {
     Answer(&'a Answer<'a>),
     /// The mark is written down.
     Marked,
-    /// Nothing is under way on the vid.
-    Paused,
+    /// Nothing is under way. If the VDI is a volume here, it is at that vid.
+    Paused(Option<VdiId>),
 }
 
 /// An answer of the cluster's.
@@ -164,7 +166,9 @@ pub enum Next {
     /// As [`Action::Mark`].
     Mark(Mark),
     /// As [`Action::Pause`].
-    Pause(VdiId),
+    Pause,
+    /// As [`Action::Follow`].
+    Follow,
     /// It is over.
     End(Result<(), Failure>),
     /// The sheep is going.
@@ -224,7 +228,8 @@ impl Life {
                 self.mark = Some(mark);
                 Next::Mark(mark)
             }
-            Action::Pause(vid) => Next::Pause(vid),
+            Action::Pause => Next::Pause,
+            Action::Follow => Next::Follow,
             Action::Restart => self.restart(),
             Action::End(outcome) => Next::End(outcome),
         }

@@ -43,6 +43,7 @@ mod tools;
 #[path = "../support/wire.rs"]
 mod wire;
 
+mod behind;
 mod calls;
 mod control;
 mod data;

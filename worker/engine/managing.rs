@@ -82,7 +82,8 @@ impl Engine {
                 Some(failure) => self.end(tag, Err(failure), around),
                 None => around.out.push(FromWorker::Begun { tag, mark }),
             },
-            Next::Pause(vid) => self.pause(tag, vid, around),
+            Next::Pause => self.hold_still(tag, Volume::pause, around),
+            Next::Follow => self.hold_still(tag, Volume::catch_up, around),
             Next::End(outcome) => self.end(tag, outcome, around),
             Next::SheepGone => return true,
         }
@@ -101,42 +102,45 @@ impl Engine {
             .then_some(Failure::Attached)
     }
 
-    /// The volume of that vid, if it is one, comes to rest. It may be on its way to a newer
-    /// vid; then the machine will see that.
-    fn pause(&mut self, tag: Tag, vid: VdiId, around: &mut Surroundings) {
+    /// The volume of that name, if there is one, comes to rest.
+    fn hold_still(
+        &mut self,
+        tag: Tag,
+        how: impl FnOnce(&mut Volume, &mut Context<Waiter>),
+        around: &mut Surroundings,
+    ) {
         let Some(managed) = self.managed.get_mut(&tag) else { return };
         managed.waits = true;
-        let volume = self.volumes.iter().find(|(_, volume)| volume.vid() == vid);
+        let target = managed.life.errand().target();
+        let volume = self.volumes.iter().find(|(_, volume)| volume.is_working(target));
         let id = volume.map(|(id, _)| *id);
         let before = std::mem::replace(&mut managed.paused, id);
         if before != id
             && let Some(before) = before
         {
-            self.unpause(before, Volume::unpause, around);
+            self.step_volume(before, Volume::unpause, around);
         }
         if let Some(id) = id {
-            self.deadlines.touch(id);
-            let (mut io, volumes) = self.context(around);
-            if let Some(volume) = volumes.get_mut(&id) {
-                volume.pause(&mut io);
-            }
+            self.step_volume(id, how, around);
         }
         self.tell_paused(around);
     }
 
     /// Lets errands go on whose volume holds still by now, or is none any more.
     pub(super) fn tell_paused(&mut self, around: &mut Surroundings) {
-        let rests = |managed: &Managed| {
-            let volume = managed.paused.and_then(|id| self.volumes.get(&id));
-            managed.waits && volume.is_none_or(|volume| volume.is_paused())
+        let rests = |managed: &Managed| match managed.paused.and_then(|id| self.volumes.get(&id)) {
+            _ if !managed.waits => None,
+            Some(volume) if volume.is_paused() => Some(volume.rests_at()),
+            Some(_) => None,
+            None => Some(None),
         };
-        let ripe: Vec<Tag> =
-            self.managed.iter().filter(|(_, one)| rests(one)).map(|(tag, _)| *tag).collect();
-        for tag in ripe {
+        let ripe: Vec<(Tag, Option<VdiId>)> =
+            self.managed.iter().filter_map(|(tag, one)| Some((*tag, rests(one)?))).collect();
+        for (tag, rests_at) in ripe {
             if let Some(managed) = self.managed.get_mut(&tag) {
                 managed.waits = false;
             }
-            self.tell(tag, Event::Paused, around);
+            self.tell(tag, Event::Paused(rests_at), around);
         }
     }
 
@@ -148,8 +152,8 @@ impl Engine {
         let has_snapshot =
             outcome.is_ok() && matches!(managed.life.errand(), Errand::Snapshot { .. });
         match managed.paused {
-            Some(id) if has_snapshot => self.unpause(id, Volume::follow, around),
-            Some(id) => self.unpause(id, Volume::unpause, around),
+            Some(id) if has_snapshot => self.step_volume(id, Volume::follow, around),
+            Some(id) => self.step_volume(id, Volume::unpause, around),
             None => {}
         }
         around.out.push(FromWorker::Done { tag, outcome });
@@ -162,17 +166,17 @@ impl Engine {
         }
     }
 
-    /// A volume goes on.
-    fn unpause(
+    /// A volume takes a step.
+    fn step_volume(
         &mut self,
         id: VolumeId,
-        go_on: impl FnOnce(&mut Volume, &mut Context<Waiter>),
+        step: impl FnOnce(&mut Volume, &mut Context<Waiter>),
         around: &mut Surroundings,
     ) {
         self.deadlines.touch(id);
         let (mut io, volumes) = self.context(around);
         if let Some(volume) = volumes.get_mut(&id) {
-            go_on(volume, &mut io);
+            step(volume, &mut io);
         }
         self.forget_gone(id);
     }

@@ -3,7 +3,9 @@
 //!
 //! A volume of ours holds its writes meanwhile, so the snapshot has all that was answered
 //! before and nothing that is answered later; afterwards it follows to the new vid as it
-//! follows anybody's snapshot.
+//! follows anybody's snapshot. One that does not know yet of somebody else's snapshot goes
+//! after that first: it repairs what the server lost of its index, which this snapshot must
+//! have too.
 //!
 //! Asked with a vid that is not the name's any more, the server would throw the VDI back to
 //! that vid's state (protocol 12.2). So that the name means the vid is seen just before.
@@ -23,6 +25,8 @@ pub struct Snapshot {
     mark: Option<Mark>,
     step: Step,
     found: Option<(VdiId, InodeHeader)>,
+    /// Where the volume holds still, if there is one.
+    rests: Option<VdiId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +51,7 @@ enum Step {
 impl Snapshot {
     /// Will make that snapshot.
     pub fn new(name: VdiName, tag: VdiTag, mark: Option<Mark>) -> Self {
-        Self { name, tag, mark, step: Step::Begin, found: None }
+        Self { name, tag, mark, step: Step::Begin, found: None, rests: None }
     }
 
     /// Takes what it is told.
@@ -66,17 +70,11 @@ impl Snapshot {
             (Step::Header(vid), Event::Answer(answer)) => self.found(vid, answer.header(vid)?),
             (Step::Marked(vid), Event::Answer(answer)) => Ok(self.seen(vid, answer.header(vid)?)),
             (Step::Mark, Event::Marked) => Ok(self.pause()),
-            (Step::Pause, Event::Paused) => Ok(self.look_up(Step::Verify)),
-            (Step::Verify, Event::Answer(answer)) => {
-                let vid = answer.found()?;
-                match &self.found {
-                    Some((found, _)) if *found == vid => {
-                        let request = Request::write_tag(vid, &self.tag);
-                        Ok(self.ask(Step::WriteTag, request))
-                    }
-                    Some(_) | None => Ok(Action::Restart),
-                }
+            (Step::Pause, Event::Paused(rests)) => {
+                self.rests = rests;
+                Ok(self.look_up(Step::Verify))
             }
+            (Step::Verify, Event::Answer(answer)) => Ok(self.verified(answer.found()?)),
             (Step::WriteTag, Event::Answer(answer)) if answer.is_done() => self.make(),
             (Step::WriteTag, Event::Answer(answer)) => Err(answer.failure()),
             (Step::Make, Event::Answer(answer)) if answer.is_done() => Ok(Action::End(Ok(()))),
@@ -141,7 +139,19 @@ impl Snapshot {
 
     fn pause(&mut self) -> Action {
         self.step = Step::Pause;
-        self.found.as_ref().map_or(Action::Restart, |(vid, _)| Action::Pause(*vid))
+        if self.found.is_some() { Action::Pause } else { Action::Restart }
+    }
+
+    /// What the name means while the volume holds still.
+    fn verified(&mut self, vid: VdiId) -> Action {
+        if self.found.as_ref().is_none_or(|(found, _)| *found != vid) {
+            return Action::Restart;
+        }
+        if self.rests.is_some_and(|rests| rests != vid) {
+            self.step = Step::Pause;
+            return Action::Follow;
+        }
+        self.ask(Step::WriteTag, Request::write_tag(vid, &self.tag))
     }
 
     fn make(&mut self) -> Result<Action, Failure> {

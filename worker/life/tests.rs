@@ -137,8 +137,8 @@ impl<'a> Run<'a> {
                     }
                     life.step(Event::Marked)
                 }
-                Next::Pause(_) if dies.is_some() => return End::Died(self.noted),
-                Next::Pause(_) => life.step(Event::Paused),
+                Next::Pause | Next::Follow if dies.is_some() => return End::Died(self.noted),
+                Next::Pause | Next::Follow => life.step(Event::Paused(None)),
                 Next::End(outcome) => return End::Done(outcome),
                 Next::SheepGone => panic!("nobody said so"),
             };
@@ -313,12 +313,12 @@ fn a_snapshot_by_somebody_else_in_the_middle_is_seen() {
                 life.answered(&Answer { status, bytes: &bytes, vid })
             }
             Next::Mark(_) => life.step(Event::Marked),
-            Next::Pause(_) => {
+            Next::Pause => {
                 if server.count("disk") == 2 {
                     server.take_snapshot("disk", "other");
                     server.allocate("disk", [9]);
                 }
-                life.step(Event::Paused)
+                life.step(Event::Paused(None))
             }
             Next::End(outcome) => break outcome,
             other => panic!("{other:?}"),

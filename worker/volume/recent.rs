@@ -175,7 +175,7 @@ impl Volume {
         bytes: &[u8],
         io: &mut Io,
     ) {
-        if verdict != Verdict::Done || !matches!(self.phase, Phase::Serving) {
+        if verdict != Verdict::Done || !matches!(self.phase, Phase::Serving | Phase::Resting) {
             return;
         }
         match InodeHeader::decode(bytes) {

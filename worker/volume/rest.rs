@@ -12,6 +12,11 @@ use sheepfs::wire::VdiId;
 use sheepfs::wire::name::VdiName;
 
 impl Volume {
+    /// Whether it is the working VDI of that name.
+    pub fn is_working(&self, name: &str) -> bool {
+        self.name.as_str() == name && !self.header.is_snapshot()
+    }
+
     /// The vid that writes go to.
     pub fn vid(&self) -> VdiId {
         self.own
@@ -30,6 +35,17 @@ impl Volume {
             Phase::Failed(_) => true,
             Phase::Serving | Phase::Draining | Phase::Reloading(_) => false,
         }
+    }
+
+    /// Where it rests. One that failed is nowhere.
+    pub fn rests_at(&self) -> Option<VdiId> {
+        matches!(self.phase, Phase::Resting).then_some(self.own)
+    }
+
+    /// At rest, it goes after its name, which means a newer vid by now; then it rests again.
+    pub fn catch_up(&mut self, io: &mut Io) {
+        self.drain();
+        self.settle(io);
     }
 
     /// Goes on under its vid. If that became a snapshot all the same, a write says so.
