@@ -187,8 +187,6 @@ pub struct Volume {
     phase: Phase,
     /// Whether it is to rest as soon as it can.
     pausing: bool,
-    /// Its size before it grew.
-    grown_from: Option<u64>,
     detaching: Option<Tag>,
     /// Whether the header was looked at for the detach.
     looked: bool,
@@ -231,7 +229,6 @@ impl Volume {
             refusals: 0,
             phase: Phase::Serving,
             pausing: false,
-            grown_from: None,
             detaching: None,
             looked: false,
             next_part: 0,

@@ -1,7 +1,7 @@
 //! Volumes that a second worker resumes, and what the first told of them.
 
 use super::cases::{data, quiet};
-use super::cluster::{Cluster, GATEWAY};
+use super::cluster::{Cluster, GATEWAY, SIZE_OFFSET};
 use super::{Fate, Run, SHAPE, VOLUME};
 use sheepfs::ipc::{
     self, Failure, FromWorker, Gateways, Locking, RawSpan, Tag, ToWorker, VolumeFacts, VolumeId,
@@ -84,13 +84,30 @@ fn a_volume_goes_on_only_as_what_descends_from_it() {
     assert_eq!(run.outcome(9), Err(Failure::Replaced));
 }
 
+fn set_size(cluster: &mut Cluster, vid: u32, size: u64) {
+    let inode = cluster.inodes.get_mut(&vid).unwrap();
+    inode.bytes[SIZE_OFFSET..][..8].copy_from_slice(&size.to_le_bytes());
+}
+
+/// Whoever made it had looked at the VDI before that grew, and the worker that knew is dead.
+#[test]
+fn a_snapshot_that_knows_the_old_size_is_followed() {
+    let mut cluster = Cluster::new(SHAPE);
+    cluster.snapshot();
+    set_size(&mut cluster, 7, 1 << 20);
+    let facts = facts_of(&cluster, 7);
+    let facts = VolumeFacts { snapshot: false, locked: true, ..facts };
+    let run = resumed(cluster, facts, Gateways::default());
+    assert_eq!(moved_to(&run), Some(8));
+    assert_eq!(facts_of(&run.cluster, 8).size, 1 << 20);
+}
+
 /// As it was announced, also when it grew meanwhile; a snapshot by its own vid.
 #[test]
 fn a_volume_resumes_as_it_was() {
     let mut cluster = Cluster::new(SHAPE);
     let facts = facts_of(&cluster, 7);
-    cluster.inodes.get_mut(&7).unwrap().bytes[528..536]
-        .copy_from_slice(&(1u64 << 20).to_le_bytes());
+    set_size(&mut cluster, 7, 1 << 20);
     let run = resumed(cluster, facts.clone(), Gateways::default());
     assert_eq!(run.out, [FromWorker::Attached { tag: Tag(9), facts }]);
     let mut cluster = Cluster::new(SHAPE);

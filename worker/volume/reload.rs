@@ -24,6 +24,9 @@
 //! replay may have made that anew (hazard 43). The repair
 //! is done without asking whether its object is there: what was acknowledged must
 //! be listed, so that a lost object is an error and never zeros.
+//!
+//! A VDI never shrinks: where the new one is smaller, ours grew after whoever made the
+//! snapshot had looked at it, and the new inode is told the size at last.
 
 use super::index::{Index, PAGE_ENTRIES};
 use super::recent::Allocation;
@@ -294,7 +297,6 @@ impl Volume {
         let same_shape = header.block_size_shift == self.header.block_size_shift
             && header.copy_policy == self.header.copy_policy
             && header.store_policy == self.header.store_policy
-            && header.vdi_size >= self.grown_from.unwrap_or(self.header.vdi_size)
             && header.name == self.header.name;
         if header.is_snapshot() {
             return self.look_up_later(io);

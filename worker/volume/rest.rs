@@ -71,7 +71,6 @@ impl Volume {
     /// Its VDI is that large now.
     pub fn grow(&mut self, name: &VdiName, size: u64, io: &mut Io) {
         if self.name == *name && !self.header.is_snapshot() && size > self.header.vdi_size {
-            self.grown_from.get_or_insert(self.header.vdi_size);
             self.header.vdi_size = size;
             io.out.push(FromWorker::Grown { volume: self.id, size });
         }
