@@ -40,6 +40,14 @@ impl Loop {
         told.remove(0)
     }
 
+    /// An errand that the worker has begun; who waits for it.
+    fn begun(&mut self, file: LifeFile, text: &str) -> u64 {
+        let caller = self.life(file, text);
+        let (tag, ..) = self.told_one();
+        self.says(FromWorker::Begun { tag, mark: MARK });
+        caller
+    }
+
     fn ends(&mut self, tag: Tag, outcome: Result<(), Failure>) {
         self.says(FromWorker::Done { tag, outcome });
     }
@@ -106,9 +114,7 @@ fn a_mark_is_saved_before_the_worker_goes_on() {
 #[test]
 fn the_next_worker_is_told_what_had_begun_once_nothing_is_under_way() {
     let mut running = Loop::running();
-    let caller = running.life(LifeFile::Snapshot, "a s");
-    let (tag, ..) = running.told_one();
-    running.says(FromWorker::Begun { tag, mark: MARK });
+    let caller = running.begun(LifeFile::Snapshot, "a s");
     running.is_gone(KILLED);
     running.spare_is_next();
     assert!(running.told().is_empty(), "the old request may be under way");
@@ -133,9 +139,7 @@ fn what_had_not_begun_does_not_wait() {
 #[test]
 fn an_errand_goes_on_when_the_fence_time_is_over() {
     let mut running = Loop::running();
-    running.life(LifeFile::Resize, "a 2G");
-    let (tag, ..) = running.told_one();
-    running.says(FromWorker::Begun { tag, mark: MARK });
+    running.begun(LifeFile::Resize, "a 2G");
     running.is_gone(KILLED);
     running.spare_is_next();
     running.later(FENCE - Duration::from_millis(1));
@@ -148,9 +152,7 @@ fn an_errand_goes_on_when_the_fence_time_is_over() {
 #[test]
 fn a_successor_goes_on_and_knows_whom_it_was_for() {
     let mut running = Loop::running();
-    let number = running.life(LifeFile::Delete, "a");
-    let (tag, ..) = running.told_one();
-    running.says(FromWorker::Begun { tag, mark: MARK });
+    let number = running.begun(LifeFile::Delete, "a");
     let mut next = successor(&running, wishes(&[7000], &[]));
     next.connect();
     // The kernel's numbers go on.
@@ -175,9 +177,7 @@ fn a_successor_goes_on_and_knows_whom_it_was_for() {
 #[test]
 fn the_end_of_an_errand_that_nobody_waits_for_is_noted() {
     let mut running = Loop::running();
-    let number = running.life(LifeFile::Create, "a 1G");
-    let (tag, ..) = running.told_one();
-    running.says(FromWorker::Begun { tag, mark: MARK });
+    let number = running.begun(LifeFile::Create, "a 1G");
     let mut next = successor(&running, wishes(&[7000], &[]));
     next.connect();
     next.says(FromWorker::Quiet { gateway: sheep(7000), how: QuietReason::Gone });
@@ -248,9 +248,7 @@ fn without_a_sheep_an_errand_waits_a_little_and_was_never_begun() {
 #[test]
 fn an_errand_that_has_begun_goes_on_without_those_who_gave_up() {
     let mut running = Loop::running();
-    let caller = running.life(LifeFile::Delete, "a");
-    let (tag, ..) = running.told_one();
-    running.says(FromWorker::Begun { tag, mark: MARK });
+    let caller = running.begun(LifeFile::Delete, "a");
     running.later(Duration::from_secs(600));
     assert_eq!(running.answer(caller), Some(Answer::Refused(Errno::ETIMEDOUT)));
     running.is_gone(KILLED);
