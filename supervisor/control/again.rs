@@ -143,7 +143,7 @@ impl Control {
                 self.lock_sent.remove(&id);
                 self.refuse(what, Refusal::Interrupted, wait.callers, now);
             }
-            Work::Manage(_) => self.refuse(what, Refusal::Interrupted, wait.callers, now),
+            Work::Manage(managed) => self.managed_broken(&managed, wait.callers, now),
             Work::Search { .. } => self.refuse(what, Refusal::Interrupted, wait.callers, now),
             Work::Resume { .. } => {}
         }

@@ -164,6 +164,7 @@ impl Control {
         let outcome = std::mem::replace(&mut ending.outcome, Ok(()));
         self.life = Life::Stopped;
         self.publish();
+        self.leave_errands();
         let locked = self.waits.detaches().filter(|gone| gone.facts.locked);
         for name in locked.map(|gone| &gone.name).chain(self.locks_left.keys()) {
             tracing::warn!(volume = %name, "its lock is left; `dog vdi lock unlock` releases it");

@@ -1,5 +1,6 @@
-//! Errands: what becomes of VDIs besides their data. One at a time, in the order in which
-//! they were written, since the cluster does them one by one as well.
+//! Errands: what becomes of VDIs besides their data. One at a time, since the cluster does
+//! them one by one as well, in the order in which they were written; only one whose volume is
+//! on its way lets others pass.
 //!
 //! **Once, however often it is delivered** (hazard 20). A control write that the kernel
 //! delivers again to a successor is known by the kernel's number of it. If it was answered,
@@ -8,7 +9,8 @@
 //!
 //! What an errand is about to change is in the state before the worker changes it, and a
 //! worker that goes on with it looks by that how far the last one came. So an errand that has
-//! begun goes on without anybody who waits for it, and in the next process too.
+//! begun goes on without anybody who waits for it, and in the next process too; one that has
+//! not is over when nobody does any more, since its worker never gets leave to go on.
 //!
 //! **Nothing late.** What an earlier worker has sent may still be carried out by a gateway
 //! that hangs, and a snapshot or a size that comes late would undo a newer one. So no errand
@@ -125,17 +127,18 @@ impl Control {
             self.held.until = None;
         }
         let Life::Serving { generation, .. } = self.life else { return };
-        let (is_ending, is_leaving) = (self.is_ending(), matches!(self.phase, Phase::Leaving(_)));
-        let Some((tag, managed)) = self.waits.first_managed() else { return };
-        let wanted = managed.begun.is_some() || !is_ending;
-        let is_told = managed.told == Some(generation);
-        if is_told || !wanted || is_leaving || !self.held.gateways.is_empty() {
+        let is_told = self.waits.managed().any(|(_, managed)| managed.told == Some(generation));
+        let is_leaving = matches!(self.phase, Phase::Leaving(_));
+        if is_told || is_leaving || !self.held.gateways.is_empty() {
             return;
         }
-        let target = managed.errand.target().to_owned();
-        if self.is_moving(&target) {
+        let is_ripe = |managed: &Managed| {
+            let wanted = managed.begun.is_some() || !self.is_ending();
+            wanted && !self.is_moving(managed.errand.target())
+        };
+        let Some((tag, _)) = self.waits.managed().find(|(_, managed)| is_ripe(managed)) else {
             return;
-        }
+        };
         if let Some(Wait { work: Work::Manage(managed), .. }) = self.waits.get(tag) {
             managed.told = Some(generation);
             let (errand, begun) = (managed.errand.clone(), managed.begun);
@@ -158,12 +161,14 @@ impl Control {
 
     /// Whether that name is being deleted, or put back to a snapshot.
     pub(super) fn is_going(&self, name: &str) -> bool {
-        self.waits.managed().any(|one| ends(&one.errand) && one.errand.target() == name)
+        self.waits.managed().any(|(_, one)| ends(&one.errand) && one.errand.target() == name)
     }
 
-    /// The worker is about to change something.
+    /// The worker is about to change something. Where nobody waits for that any more, it may not.
     pub(super) fn begun(&mut self, tag: Tag, mark: Mark) {
-        if let Some(Wait { work: Work::Manage(managed), .. }) = self.waits.get(tag) {
+        if let Some(Wait { work: Work::Manage(managed), callers, .. }) = self.waits.get(tag)
+            && (managed.begun.is_some() || !callers.is_empty())
+        {
             managed.begun = Some(mark);
             self.send(ToWorker::GoOn { tag });
         }
@@ -173,7 +178,7 @@ impl Control {
     pub(super) fn managed_done(
         &mut self,
         managed: &Managed,
-        outcome: Result<(), Failure>,
+        outcome: Result<(), Refusal>,
         callers: Vec<Caller>,
         now: Instant,
     ) {
@@ -192,7 +197,21 @@ impl Control {
             Err(why) if callers.is_empty() => {
                 self.note_errno(attempt(&managed.errand), &why, Some(errno));
             }
-            Err(why) => self.refuse(attempt(&managed.errand), why.into(), callers, now),
+            Err(why) => self.refuse(attempt(&managed.errand), why, callers, now),
+        }
+    }
+
+    /// Worker after worker broke down over it.
+    pub(super) fn managed_broken(&mut self, managed: &Managed, callers: Vec<Caller>, now: Instant) {
+        let has_begun = managed.begun.is_some();
+        let why = if has_begun { Refusal::HalfDone } else { Refusal::Interrupted };
+        self.managed_done(managed, Err(why), callers, now);
+    }
+
+    /// The end is here, and what has begun is not done.
+    pub(super) fn leave_errands(&self) {
+        for (_, managed) in self.waits.managed().filter(|(_, managed)| managed.begun.is_some()) {
+            self.note(attempt(&managed.errand), &Refusal::LeftHalfDone);
         }
     }
 
@@ -213,8 +232,13 @@ impl Control {
     /// A worker is gone, which had a session with these gateways: what it sent for an errand
     /// that has begun may still be under way.
     pub(super) fn hold_errands(&mut self, gateways: &[SocketAddr], now: Instant) {
-        if self.waits.managed().any(|managed| managed.begun.is_some())
-            && let Some(time) = self.held.time
+        if self.waits.managed().any(|(_, managed)| managed.begun.is_some()) {
+            self.hold_all(gateways, now);
+        }
+    }
+
+    fn hold_all(&mut self, gateways: &[SocketAddr], now: Instant) {
+        if let Some(time) = self.held.time
             && !gateways.is_empty()
         {
             self.held.gateways.extend(gateways);
@@ -233,14 +257,15 @@ impl Control {
     /// Errands that have begun, for a successor.
     pub(super) fn saved_errands(&self) -> Vec<(u64, Errand, Mark)> {
         let begun = |one: &Managed| one.begun.map(|mark| (one.number, one.errand.clone(), mark));
-        self.waits.managed().filter_map(begun).collect()
+        self.waits.managed().filter_map(|(_, one)| begun(one)).collect()
     }
 
-    /// Goes on with those of a predecessor.
+    /// Goes on with those of a predecessor, which held them for some gateways, and had a session
+    /// with others.
     pub(super) fn inherit_errands(
         &mut self,
         errands: Vec<(u64, Errand, Mark)>,
-        held: &[SocketAddr],
+        (held, session): (&[SocketAddr], &[SocketAddr]),
         time: Option<Duration>,
         now: Instant,
     ) {
@@ -249,7 +274,8 @@ impl Control {
             let managed = Managed { errand, number, begun: Some(mark), told: None };
             self.waits.add(Work::Manage(managed), Vec::new(), now);
         }
-        self.hold_errands(held, now);
+        self.hold_all(held, now);
+        self.hold_errands(session, now);
     }
 }
 

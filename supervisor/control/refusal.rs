@@ -85,6 +85,17 @@ pub enum Refusal {
     /// Too much waits for the worker already.
     #[error("too many requests wait for the cluster already")]
     TooMany,
+    /// The same, and something was changed already.
+    #[error(
+        "the worker broke down again and again in the middle of it; vdi/list shows what there is"
+    )]
+    HalfDone,
+    /// The time of those who wait is up, and something was changed already.
+    #[error("the cluster did not do it in time; it goes on, and the log will say how it ended")]
+    GoesOn,
+    /// The mount is over, and something was changed already.
+    #[error("sheepfs ends in the middle of it; `dog vdi list` shows what there is")]
+    LeftHalfDone,
     /// What was written to a file of `vdi/` means nothing.
     #[error(transparent)]
     Line(#[from] LineError),
@@ -111,11 +122,11 @@ impl Refusal {
             Self::NoHost | Self::NoRoute | Self::NotRunning => Errno::EHOSTUNREACH,
             Self::OtherCluster => Errno::EXDEV,
             Self::Failed(failure) => failure.errno(),
-            Self::TimedOut | Self::SheepTimedOut => Errno::ETIMEDOUT,
+            Self::TimedOut | Self::SheepTimedOut | Self::GoesOn => Errno::ETIMEDOUT,
             Self::NotConnected | Self::Interrupted => Errno::EHOSTUNREACH,
             Self::NotAttached => Errno::ENOENT,
             Self::Open | Self::Attaching | Self::OtherName | Self::Going => Errno::EBUSY,
-            Self::BadFacts | Self::BadReport => Errno::EIO,
+            Self::BadFacts | Self::BadReport | Self::HalfDone | Self::LeftHalfDone => Errno::EIO,
             Self::TooMany => Errno::EAGAIN,
             Self::Stopping => Errno::ESHUTDOWN,
         }

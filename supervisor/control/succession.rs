@@ -134,8 +134,8 @@ impl Control {
             let work = Work::Detach { gone, is_there: false, then: Vec::new() };
             control.waits.add(work, Vec::new(), now);
         }
-        let held = [saved.errands_held.clone(), session.clone()].concat();
-        control.inherit_errands(saved.errands, &held, fence_time, now);
+        let held = (&saved.errands_held[..], &session[..]);
+        control.inherit_errands(saved.errands, held, fence_time, now);
         let clock = Clock::read();
         let left = saved.left.iter().map(|(gateway, at)| (*gateway, clock.instant(*at)));
         control.inherit_loss(Departed::inherited(&session, left, now), now);

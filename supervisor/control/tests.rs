@@ -17,6 +17,7 @@ use sheepfs::ipc::{
 mod beating;
 mod failing_over;
 mod gateways;
+mod given_up;
 mod managing;
 mod poisoned;
 mod replayed;

@@ -200,7 +200,7 @@ impl Control {
                 self.fail_query(query, why, callers, now);
             }
             (Work::Manage(managed), outcome) => {
-                self.managed_done(&managed, outcome, callers, now);
+                self.managed_done(&managed, outcome.map_err(Refusal::Failed), callers, now);
             }
             (work @ Work::Search { .. }, outcome) => {
                 let why = outcome.map_or_else(Refusal::Failed, |()| Refusal::BadReport);
@@ -234,7 +234,7 @@ impl Control {
     /// The time of a request is up.
     pub(super) fn give_up(&mut self, tag: Tag, now: Instant) {
         let connected = self.life.is_connected();
-        let why = if connected { Refusal::TimedOut } else { Refusal::NotConnected };
+        let mut why = if connected { Refusal::TimedOut } else { Refusal::NotConnected };
         let Some(wait) = self.waits.get(tag) else { return };
         wait.deadline = None;
         let what = Attempt::from(&wait.work);
@@ -254,12 +254,8 @@ impl Control {
                     self.waits.finish(tag);
                 }
             }
-            // One that has begun goes on.
-            Work::Manage(managed) => {
-                if managed.told.is_none() && managed.begun.is_none() {
-                    self.waits.finish(tag);
-                }
-            }
+            Work::Manage(managed) if managed.begun.is_some() => why = Refusal::GoesOn,
+            Work::Manage(_) => drop(self.waits.finish(tag)),
             Work::Resume { .. } => {}
         }
         self.refuse(what, why, callers, now);

@@ -291,18 +291,10 @@ impl Waits {
             .find(|wait| matches!(&wait.work, Work::Manage(managed) if managed.number == number))
     }
 
-    /// The errand that is under way, or is next.
-    pub fn first_managed(&self) -> Option<(Tag, &Managed)> {
-        self.by_tag.iter().find_map(|(tag, wait)| match &wait.work {
-            Work::Manage(managed) => Some((*tag, managed)),
-            _ => None,
-        })
-    }
-
     /// All errands, oldest first.
-    pub fn managed(&self) -> impl Iterator<Item = &Managed> {
-        self.by_tag.values().filter_map(|wait| match &wait.work {
-            Work::Manage(managed) => Some(managed),
+    pub fn managed(&self) -> impl Iterator<Item = (Tag, &Managed)> {
+        self.by_tag.iter().filter_map(|(tag, wait)| match &wait.work {
+            Work::Manage(managed) => Some((*tag, managed)),
             _ => None,
         })
     }

@@ -5,10 +5,10 @@ use super::*;
 use crate::events::LifeFile;
 use sheepfs::ipc::{Errand, Mark};
 
-const MARK: Mark = Mark { vid: 7, create_time: 3, base: 0 };
+pub(super) const MARK: Mark = Mark { vid: 7, create_time: 3, base: 0 };
 
 impl Loop {
-    fn life(&mut self, file: LifeFile, text: &str) -> u64 {
+    pub(super) fn life(&mut self, file: LifeFile, text: &str) -> u64 {
         self.write(WritableFile::Life(file), text)
     }
 
@@ -21,7 +21,7 @@ impl Loop {
     }
 
     /// What the worker was told to do since the last look, and what was begun with it before.
-    fn told(&mut self) -> Vec<(Tag, String, Option<Mark>)> {
+    pub(super) fn told(&mut self) -> Vec<(Tag, String, Option<Mark>)> {
         let mut told = Vec::new();
         self.done.retain(|effect| match effect {
             Effect::Send(_, ToWorker::Manage { tag, errand, begun }) => {
@@ -34,32 +34,32 @@ impl Loop {
     }
 
     /// The only errand that the worker was told of since the last look.
-    fn told_one(&mut self) -> (Tag, String, Option<Mark>) {
+    pub(super) fn told_one(&mut self) -> (Tag, String, Option<Mark>) {
         let mut told = self.told();
         assert_eq!(told.len(), 1, "{told:?}");
         told.remove(0)
     }
 
     /// An errand that the worker has begun; who waits for it.
-    fn begun(&mut self, file: LifeFile, text: &str) -> u64 {
+    pub(super) fn begun(&mut self, file: LifeFile, text: &str) -> u64 {
         let caller = self.life(file, text);
         let (tag, ..) = self.told_one();
         self.says(FromWorker::Begun { tag, mark: MARK });
         caller
     }
 
-    fn ends(&mut self, tag: Tag, outcome: Result<(), Failure>) {
+    pub(super) fn ends(&mut self, tag: Tag, outcome: Result<(), Failure>) {
         self.says(FromWorker::Done { tag, outcome });
     }
 
     /// The next worker has a session, and nothing of earlier ones is under way.
-    fn recover(&mut self) {
+    pub(super) fn recover(&mut self) {
         self.spare_is_next();
         self.says(FromWorker::Quiet { gateway: sheep(7000), how: QuietReason::Drained });
     }
 
     /// The next worker has a session.
-    fn spare_is_next(&mut self) {
+    pub(super) fn spare_is_next(&mut self) {
         self.reach();
         self.apply(Input::Tick);
     }
@@ -242,7 +242,7 @@ fn without_a_sheep_an_errand_waits_a_little_and_was_never_begun() {
     let caller = running.life(LifeFile::Create, "a 1G");
     running.later(Duration::from_secs(5));
     assert_eq!(running.answer(caller), Some(Answer::Refused(Errno::EHOSTUNREACH)));
-    assert!(running.control.waits.first_managed().is_none());
+    assert!(running.control.waits.managed().next().is_none());
 }
 
 #[test]
@@ -260,4 +260,21 @@ fn an_errand_that_has_begun_goes_on_without_those_who_gave_up() {
 fn words_name_what_was_tried() {
     let errand = Errand::Delete { name: name("a:s") };
     assert_eq!((errand.words().as_str(), errand.target()), ("delete a:s", "a:s"));
+}
+
+/// An attach may take long, and a VDI that no worker can take up again longer.
+#[test]
+fn an_errand_that_waits_for_its_volume_lets_others_pass() {
+    let mut running = Loop::running();
+    running.write(WritableFile::Mount, "a");
+    let attach = running.attach_tags()[0];
+    running.life(LifeFile::Snapshot, "a s");
+    running.life(LifeFile::Create, "b 1G");
+    let (tag, words, _) = running.told_one();
+    assert_eq!(words, "create b of 1073741824 bytes");
+    // One at a time, all the same.
+    running.says(FromWorker::Attached { tag: attach, facts: facts(7) });
+    assert!(running.told().is_empty());
+    running.ends(tag, Ok(()));
+    assert_eq!(running.told_one().1, "make snapshot s of a");
 }
