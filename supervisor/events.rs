@@ -40,6 +40,26 @@ pub enum WritableFile {
     Life(LifeFile),
 }
 
+impl WritableFile {
+    /// Where in the tree it is.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Mount => "vdi/mount",
+            Self::Unmount => "vdi/unmount",
+            Self::PageCache => "config/page_cache",
+            Self::ObjectCache => "config/object_cache",
+            Self::Route => "config/route",
+            Self::SheepInfo => "config/sheep_info",
+            Self::Life(LifeFile::Create) => "vdi/create",
+            Self::Life(LifeFile::Delete) => "vdi/delete",
+            Self::Life(LifeFile::Snapshot) => "vdi/snapshot",
+            Self::Life(LifeFile::Clone) => "vdi/clone",
+            Self::Life(LifeFile::Rollback) => "vdi/rollback",
+            Self::Life(LifeFile::Resize) => "vdi/resize",
+        }
+    }
+}
+
 /// A file of `vdi/` that changes which VDIs there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LifeFile {

@@ -28,7 +28,7 @@ pub enum NameError {
     #[error("the name is not UTF-8")]
     NotUtf8,
     /// `.`, `..`, or with a slash, a NUL or a line break inside.
-    #[error("the name cannot be a file name")]
+    #[error("the name cannot be a file name: it is . or .., or has a slash, a NUL or a line break")]
     NotAFileName,
 }
 

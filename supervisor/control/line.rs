@@ -25,6 +25,9 @@ const PARITY_MAX: u8 = 15;
 /// What `dog` takes as a block size.
 const SHIFTS: std::ops::RangeInclusive<u8> = 20..=31;
 
+/// How options begin.
+const OPTIONS: [&str; 2] = ["copies=", "block_size_shift="];
+
 /// Why a line is none.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum LineError {
@@ -52,6 +55,12 @@ pub enum LineError {
     /// Such a block size can't be.
     #[error("block_size_shift is 20 to 31")]
     Shift,
+    /// An option where the end of the name is: the VDI would have it in its name.
+    #[error("options follow the size, as in NAME SIZE copies=2")]
+    OptionFirst,
+    /// The tag can't be one.
+    #[error("no tag: {0}")]
+    Tag(NameError),
     /// `NAME:7` means the seventh generation of a VDI, so no tag is a number.
     #[error("a tag cannot be a number, since that means the id of a snapshot")]
     TagIsNumber,
@@ -133,6 +142,10 @@ fn create(line: &str) -> Result<Errand, LineError> {
     if shape.hyper && ![0, 22].contains(&shape.block_size_shift) {
         return Err(LineError::Shift);
     }
+    let last = rest.rsplit(char::is_whitespace).next();
+    if last.is_some_and(|word| OPTIONS.iter().any(|option| word.starts_with(option))) {
+        return Err(LineError::OptionFirst);
+    }
     Ok(Errand::Create { name: VdiName::new(rest)?, shape })
 }
 
@@ -166,7 +179,7 @@ fn new_tag(text: &str) -> Result<VdiTag, LineError> {
     if text.contains(':') {
         return Err(LineError::TagHasColon);
     }
-    Ok(VdiTag::new(text)?)
+    VdiTag::new(text).map_err(LineError::Tag)
 }
 
 /// The snapshots that a text may mean.

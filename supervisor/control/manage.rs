@@ -20,8 +20,7 @@
 use super::attempt::Attempt;
 use super::life::Life;
 use super::waits::{Wait, Work};
-use super::{Caller, Control, Effect, Phase, Refusal, line};
-use crate::events::LifeFile;
+use super::{Caller, Control, Effect, Phase, Refusal};
 use sheepfs::ipc::{Errand, Failure, Mark, Tag, ToWorker, VolumeFacts, VolumeId};
 use sheepfs::wire::inode::INDEX_ENTRIES;
 use sheepfs::wire::name::VdiName;
@@ -62,20 +61,6 @@ impl Control {
         self.held.gateways.iter().copied()
     }
 
-    /// Somebody wrote to one of the files.
-    pub(super) fn write_life(
-        &mut self,
-        caller: Caller,
-        (file, number): (LifeFile, u64),
-        bytes: &[u8],
-        now: Instant,
-    ) {
-        match line::parse(file, bytes) {
-            Ok(errand) => self.manage(errand, number, caller, now),
-            Err(why) => self.refuse(name_of(file), why.into(), vec![caller], now),
-        }
-    }
-
     /// Somebody truncates a volume to more than it has.
     pub(super) fn grow(
         &mut self,
@@ -93,7 +78,8 @@ impl Control {
         }
     }
 
-    fn manage(&mut self, errand: Errand, number: u64, caller: Caller, now: Instant) {
+    /// Somebody wants that done.
+    pub(super) fn manage(&mut self, errand: Errand, number: u64, caller: Caller, now: Instant) {
         let connected = self.life.is_connected();
         if let Some(wait) = self.waits.managed_of(number) {
             wait.callers.push(caller);
@@ -287,16 +273,4 @@ fn ends(errand: &Errand) -> bool {
 /// What an errand tries.
 pub(super) fn attempt(errand: &Errand) -> Attempt {
     Attempt::errand(errand.words(), errand.target())
-}
-
-/// A file, as what is done to it.
-pub(super) fn name_of(file: LifeFile) -> &'static str {
-    match file {
-        LifeFile::Create => "write to vdi/create",
-        LifeFile::Delete => "write to vdi/delete",
-        LifeFile::Snapshot => "write to vdi/snapshot",
-        LifeFile::Clone => "write to vdi/clone",
-        LifeFile::Rollback => "write to vdi/rollback",
-        LifeFile::Resize => "write to vdi/resize",
-    }
 }

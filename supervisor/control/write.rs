@@ -1,13 +1,17 @@
 //! What was written to a control file, and what it means.
 
+use super::attempt::Attempt;
 use super::waits::Caller;
-use super::{Answer, Control, Refusal};
+use super::{Answer, Control, Refusal, line};
 use crate::events::WritableFile;
 use sheepfs::address::{AddressError, SheepAddress};
 use sheepfs::ipc::route::NoRoute;
 use sheepfs::ipc::{Route, ToWorker};
 use sheepfs::wire::name::VolumeName;
 use std::time::Instant;
+
+/// Characters of a line that the words about it show at most.
+const SHOWN_MAX: usize = 100;
 
 impl Control {
     pub(super) fn control_write(
@@ -18,7 +22,7 @@ impl Control {
         now: Instant,
     ) {
         if self.is_ending() {
-            return self.refuse(name_of(file), Refusal::Stopping, vec![caller], now);
+            return self.refuse(written(file, bytes), Refusal::Stopping, vec![caller], now);
         }
         let outcome = match file {
             WritableFile::Mount => VolumeName::parse(bytes)
@@ -31,13 +35,12 @@ impl Control {
             WritableFile::ObjectCache => switch(bytes).map(|on| self.set_object_cache(on, caller)),
             WritableFile::Route => route(bytes).map(|route| self.set_route(route, caller)),
             WritableFile::SheepInfo => address(bytes).map(|sheep| self.wish(sheep, caller, now)),
-            WritableFile::Life(file) => {
-                self.write_life(caller, (file, number), bytes, now);
-                Ok(())
-            }
+            WritableFile::Life(file) => line::parse(file, bytes)
+                .map(|errand| self.manage(errand, number, caller, now))
+                .map_err(Refusal::Line),
         };
         if let Err(why) = outcome {
-            self.refuse(name_of(file), why, vec![caller], now);
+            self.refuse(written(file, bytes), why, vec![caller], now);
         }
     }
 
@@ -60,16 +63,13 @@ impl Control {
     }
 }
 
-fn name_of(file: WritableFile) -> &'static str {
-    match file {
-        WritableFile::Mount => "write to vdi/mount",
-        WritableFile::Unmount => "write to vdi/unmount",
-        WritableFile::PageCache => "write to config/page_cache",
-        WritableFile::ObjectCache => "write to config/object_cache",
-        WritableFile::Route => "write to config/route",
-        WritableFile::SheepInfo => "write to config/sheep_info",
-        WritableFile::Life(file) => super::manage::name_of(file),
-    }
+/// What somebody tried, with the beginning of the line, since a program may have written it.
+fn written(file: WritableFile, line: &[u8]) -> Attempt {
+    let line = String::from_utf8_lossy(line);
+    let line = line.trim();
+    let shown: String = line.chars().take(SHOWN_MAX).collect();
+    let more = if shown.len() < line.len() { "..." } else { "" };
+    Attempt::from(format!("write {shown:?}{more} to {}", file.path()).as_str())
 }
 
 fn switch(bytes: &[u8]) -> Result<bool, Refusal> {
@@ -93,6 +93,18 @@ fn address(bytes: &[u8]) -> Result<SheepAddress, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::LifeFile;
+
+    /// Also what is no text, or would break the line of a log.
+    #[test]
+    fn what_was_written_is_shown_as_far_as_it_helps() {
+        let shown = |line: &[u8]| written(WritableFile::Life(LifeFile::Create), line).what;
+        assert_eq!(shown(b" my disk\n"), "write \"my disk\" to vdi/create");
+        assert_eq!(shown(b"a\nb\xff\0"), "write \"a\\nb\u{fffd}\\0\" to vdi/create");
+        let long = shown(&[b'x'; 4096]);
+        assert_eq!(long, format!("write \"{}\"... to vdi/create", "x".repeat(100)));
+        assert_eq!(written(WritableFile::Mount, b"").what, "write \"\" to vdi/mount");
+    }
 
     #[test]
     fn a_route_takes_its_two_words_and_space_around_them() {

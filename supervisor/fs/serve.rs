@@ -200,7 +200,13 @@ impl SheepFs {
     pub fn write_line(&self, req: &Request, file: File, bytes: &[u8], reply: ReplyWrite) {
         match file.writable() {
             None => reply.error(Errno::EACCES),
-            Some(_) if bytes.len() > LINE_LEN_MAX => reply.error(Errno::EINVAL),
+            Some(file) if bytes.len() > LINE_LEN_MAX => {
+                let (path, len) = (file.path(), bytes.len());
+                let why = format!("write {len} bytes to {path}: a line has at most {LINE_LEN_MAX}");
+                tracing::warn!(errno = Errno::EINVAL.code(), "{why}");
+                self.shared.known().last_error = Some(why);
+                reply.error(Errno::EINVAL);
+            }
             Some(file) => {
                 let (bytes, request) = (bytes.to_vec(), req.unique());
                 let noted = self.uniques.note(request);

@@ -45,6 +45,9 @@ fn what_is_wrong_with_a_new_vdi_is_said() {
         ("vol 1G block_size_shift=20 hyper", LineError::Shift),
         ("vol 1G prealloc=1", LineError::Option),
         ("a/b 1G", LineError::Name(NameError::NotAFileName)),
+        ("one 1G\ntwo 1G", LineError::Name(NameError::NotAFileName)),
+        ("vol copies=2 1G", LineError::OptionFirst),
+        ("vol block_size_shift=22 1G copies=2", LineError::OptionFirst),
     ] {
         assert_eq!(created(line), Err(why), "{line:?}");
     }
@@ -60,6 +63,10 @@ fn a_snapshot_has_a_name_and_a_tag_that_can_be_asked_for() {
     assert_eq!(refused(b"disk"), LineError::Form(LifeFile::Snapshot));
     assert_eq!(refused(b"disk 7"), LineError::TagIsNumber);
     assert_eq!(refused(b"disk a:b"), LineError::TagHasColon);
+    assert_eq!(refused(b"disk a/b"), LineError::Tag(NameError::NotAFileName));
+    let long = [b"disk ", &[b'x'; 256][..]].concat();
+    assert_eq!(refused(&long), LineError::Tag(NameError::TooLong));
+    assert!(parse(LifeFile::Snapshot, &long[..260]).is_ok());
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn what_means_nothing_is_refused_in_words() {
     let said = running.last_error();
     assert_eq!(
         said.as_deref(),
-        Some("write to vdi/clone: a snapshot is wanted, as NAME:TAG or NAME:ID")
+        Some("write \"a b\" to vdi/clone: a snapshot is wanted, as NAME:TAG or NAME:ID")
     );
     assert!(running.told().is_empty());
 }

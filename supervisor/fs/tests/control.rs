@@ -111,6 +111,8 @@ fn lines_arrive_whole_and_an_error_has_its_number() {
     assert_eq!(refused.raw_os_error(), Some(nix::libc::EHOSTUNREACH));
     assert_eq!(line(&rig), "Mount refuse");
     let long = write(rig.path("vdi/mount"), "x".repeat(5000)).unwrap_err();
+    let said = read_to_string(rig.path("config/status")).unwrap();
+    assert!(said.contains("write 5000 bytes to vdi/mount: a line has at most 4096"), "{said}");
     assert_eq!(long.raw_os_error(), Some(nix::libc::EINVAL));
     assert!(rig.lines.try_recv().is_err());
 }
