@@ -8,7 +8,8 @@
 //! have too.
 //!
 //! Asked with a vid that is not the name's any more, the server would throw the VDI back to
-//! that vid's state (protocol 12.2). So that the name means the vid is seen just before.
+//! that vid's state (protocol 12.2). So that the name means the vid is seen just before; and
+//! just after, that the snapshot has our tag and not another client's.
 
 use super::{Action, Event, out_of_turn};
 use sheepfs::ipc::{Failure, Mark};
@@ -44,6 +45,8 @@ enum Step {
     Verify,
     WriteTag,
     Make,
+    /// Whether it has the tag.
+    Check(VdiId),
     /// It did not become one.
     TakeBack(Failure),
 }
@@ -77,7 +80,12 @@ impl Snapshot {
             (Step::Verify, Event::Answer(answer)) => Ok(self.verified(answer.found()?)),
             (Step::WriteTag, Event::Answer(answer)) if answer.is_done() => self.make(),
             (Step::WriteTag, Event::Answer(answer)) => Err(answer.failure()),
-            (Step::Make, Event::Answer(answer)) if answer.is_done() => Ok(Action::End(Ok(()))),
+            (Step::Make, Event::Answer(answer)) if answer.is_done() => Ok(self.check()),
+            (Step::Check(vid), Event::Answer(answer)) => {
+                let header = answer.header(vid)?.filter(InodeHeader::is_snapshot);
+                let is_ours = header.is_some_and(|header| self.is_tagged(&header));
+                Ok(if is_ours { Action::End(Ok(())) } else { Action::Restart })
+            }
             (Step::Make, Event::Answer(answer)) => self.take_back(answer.failure()),
             (Step::TakeBack(failure), Event::Answer(_)) => Err(failure),
             (_, _) => out_of_turn(),
@@ -131,7 +139,7 @@ impl Snapshot {
                 self.found = Some((vid, header));
                 self.pause()
             }
-            Some(header) if header.tag == self.tag.as_str().as_bytes() => Action::End(Ok(())),
+            Some(header) if self.is_tagged(&header) => Action::End(Ok(())),
             // Somebody else made a snapshot of it before us, or deleted it.
             Some(_) | None => self.begin_anew(),
         }
@@ -167,6 +175,21 @@ impl Snapshot {
         };
         let request = Request::new_vdi(&self.name, &new);
         Ok(self.ask(Step::Make, request))
+    }
+
+    /// Somebody who makes a snapshot at the same time may have written his tag over ours.
+    fn check(&mut self) -> Action {
+        match &self.found {
+            Some((vid, _)) => {
+                let vid = *vid;
+                self.ask(Step::Check(vid), Request::read_inode_header(vid))
+            }
+            None => Action::Restart,
+        }
+    }
+
+    fn is_tagged(&self, header: &InodeHeader) -> bool {
+        header.tag == self.tag.as_str().as_bytes()
     }
 
     fn take_back(&mut self, failure: Failure) -> Result<Action, Failure> {

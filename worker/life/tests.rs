@@ -1,6 +1,7 @@
 //! Every errand, against a cluster in memory: what it does, what it refuses, and that it is
 //! done once however often and wherever whoever runs it dies.
 
+mod others;
 mod server;
 
 use super::{Answer, Event, Life, Next};
@@ -298,36 +299,6 @@ fn a_rollback_whose_working_vdi_is_gone_is_finished() {
     assert_eq!(run(&mut server, &delete("disk")), Ok(()));
     assert_eq!(run(&mut server, &rollback("disk", "s")), Ok(()));
     assert_eq!(server.described(), wanted);
-}
-
-/// The name has another vid by the time: the server would throw the VDI back to the old one.
-#[test]
-fn a_snapshot_by_somebody_else_in_the_middle_is_seen() {
-    let mut server = cluster();
-    let mut life = Life::new(snapshot("disk", "t"), None);
-    let mut next = life.step(Event::Begin);
-    let outcome = loop {
-        next = match next {
-            Next::Ask(request) => {
-                let (status, bytes, vid) = server.serve(&request);
-                life.answered(&Answer { status, bytes: &bytes, vid })
-            }
-            Next::Mark(_) => life.step(Event::Marked),
-            Next::Pause => {
-                if server.count("disk") == 2 {
-                    server.take_snapshot("disk", "other");
-                    server.allocate("disk", [9]);
-                }
-                life.step(Event::Paused(None))
-            }
-            Next::End(outcome) => break outcome,
-            other => panic!("{other:?}"),
-        };
-    };
-    assert_eq!(outcome, Ok(()));
-    let tags: Vec<_> = server.tags("disk");
-    assert_eq!(tags, ["s", "other", "t", ""]);
-    assert_eq!(server.rebased, 0);
 }
 
 /// A tag on a VDI that is no snapshot would confuse whoever lists it.

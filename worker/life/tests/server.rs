@@ -217,11 +217,15 @@ impl Server {
         vdi.index.extend(blocks.map(|block| (block, own)));
     }
 
+    /// Somebody else begins to take a snapshot.
+    pub fn write_tag(&mut self, name: &str, tag: &str) {
+        self.working(name).header.tag = tag.as_bytes().to_vec();
+    }
+
     /// A snapshot that somebody else takes.
     pub fn take_snapshot(&mut self, name: &str, tag: &str) {
-        let vdi = self.working(name);
-        vdi.header.tag = tag.as_bytes().to_vec();
-        let InodeHeader { vdi_size: size, vdi_id: base, .. } = vdi.header;
+        self.write_tag(name, tag);
+        let InodeHeader { vdi_size: size, vdi_id: base, .. } = self.working(name).header;
         self.made(name, &NewVdi { size, base, snapshot: true, ..NewVdi::default() });
     }
 
