@@ -37,6 +37,9 @@ use sheepfs::wire::{Opcode, Request, Status, VdiId};
 
 /// So often an errand may begin anew, since somebody else changed the VDI in the middle.
 const RESTARTS_MAX: u32 = 20;
+/// So often in a row the cluster may not find something that is there: while nodes come and go,
+/// an inode has to be recovered first. With the pause between them, some ten seconds.
+const MISSING_MAX: u32 = 50;
 
 /// What a machine wants.
 #[derive(Debug)]
@@ -182,6 +185,8 @@ pub struct Life {
     machine: Machine,
     mark: Option<Mark>,
     restarts: u32,
+    /// How often in a row what was asked for was not found.
+    missing: u32,
     /// What was asked last.
     asked: Option<Request>,
 }
@@ -190,7 +195,7 @@ impl Life {
     /// An errand, of which an earlier worker may have done some.
     pub fn new(errand: Errand, begun: Option<Mark>) -> Self {
         let machine = Machine::new(&errand, begun);
-        Self { errand, machine, mark: begun, restarts: 0, asked: None }
+        Self { errand, machine, mark: begun, restarts: 0, missing: 0, asked: None }
     }
 
     /// What it is.
@@ -200,17 +205,17 @@ impl Life {
 
     /// Takes the answer to what was asked.
     pub fn answered(&mut self, answer: &Answer) -> Next {
+        let missing = if answer.status == Status::NoObj { self.missing + 1 } else { 0 };
+        self.missing = missing;
         match on_lookup(answer.status) {
             Verdict::SheepGone => Next::SheepGone,
+            Verdict::Fail(_) if (1..=MISSING_MAX).contains(&missing) => self.ask_again(),
             // Whether it was carried out nobody knows, so look.
             Verdict::Fail(_) if answer.status == Status::ClusterError => self.look_again(),
             Verdict::Retry if answer.status == Status::NetworkError && self.asked_for_change() => {
                 self.look_again()
             }
-            Verdict::Retry => match self.asked.clone() {
-                Some(request) => Next::AskLater(request),
-                None => Next::End(Err(Failure::BadAnswer)),
-            },
+            Verdict::Retry => self.ask_again(),
             Verdict::Done | Verdict::Fail(_) | Verdict::Reload | Verdict::Recheck => {
                 self.step(Event::Answer(answer))
             }
@@ -232,6 +237,13 @@ impl Life {
             Action::Follow => Next::Follow,
             Action::Restart => self.restart(),
             Action::End(outcome) => Next::End(outcome),
+        }
+    }
+
+    fn ask_again(&self) -> Next {
+        match self.asked.clone() {
+            Some(request) => Next::AskLater(request),
+            None => Next::End(Err(Failure::BadAnswer)),
         }
     }
 

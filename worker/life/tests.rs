@@ -148,7 +148,12 @@ impl<'a> Run<'a> {
 
     fn ask(&mut self, request: Request) -> (Status, Vec<u8>, u32) {
         self.asked.push(request.clone());
-        match self.unsure.filter(|(unsure, _)| unsure.step + 1 == self.steps) {
+        // Only of objects it is said that they are not there.
+        let is_for_object = matches!(request.opcode(), Some(Opcode::ReadObj | Opcode::WriteObj));
+        let can_be = |status| status != Status::NoObj || is_for_object;
+        let now =
+            |(unsure, status): &(Death, Status)| unsure.step + 1 == self.steps && can_be(*status);
+        match self.unsure.filter(now) {
             Some((unsure, status)) => {
                 if unsure.carried_out {
                     self.server.serve(&request);
@@ -203,6 +208,33 @@ fn an_errand_is_done_once_wherever_its_runner_dies() {
             }
         }
         assert!(deaths_seen > steps, "{errand:?}: nobody died");
+    }
+}
+
+/// While nodes come and go, the cluster does not find an inode for a moment: its VDI is not gone.
+#[test]
+fn an_inode_that_is_not_found_yet_is_asked_for_again() {
+    for errand in all() {
+        let (wanted, steps) = reference(&errand);
+        for step in 0..steps {
+            let not_found = (Death { step, carried_out: false }, Status::NoObj);
+            // The first of these is before anything was done; nobody dies at the end.
+            for death in deaths(steps - 1) {
+                let mut server = cluster();
+                let mut first = Run::new(&mut server);
+                let end = first.run(&errand, Some(death));
+                let noted = first.noted;
+                assert!(matches!(end, End::Died(_)), "{errand:?} {death:?}");
+                let mut run = Run::again(&mut server, noted);
+                run.unsure = Some(not_found);
+                assert_eq!(
+                    run.run(&errand, None),
+                    End::Done(Ok(())),
+                    "{errand:?} {step} {death:?}"
+                );
+                assert_eq!(server.described(), wanted, "{errand:?} {step} {death:?}");
+            }
+        }
     }
 }
 
