@@ -84,7 +84,11 @@ pub enum Failure {
     #[error("the volume has grown meanwhile")]
     Grown,
     /// More blocks than an index holds.
-    #[error("a VDI of blocks of 2^{shift} bytes has at most 2^{} bytes", shift + 20)]
+    #[error(
+        "a VDI of objects of 2^{shift} bytes has at most 2^{} bytes; \
+         a larger one is made with a larger block_size_shift, or with hyper",
+        u32::from(*shift) + 20
+    )]
     TooLarge {
         /// log2 of its blocks.
         shift: u8,

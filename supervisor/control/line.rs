@@ -2,7 +2,7 @@
 //!
 //! | file | line |
 //! | --- | --- |
-//! | `create` | `NAME SIZE [copies=N\|X:Y] [block_size_shift=N]` |
+//! | `create` | `NAME SIZE [copies=N\|X:Y] [block_size_shift=N] [hyper]` |
 //! | `delete` | `NAME[:TAG]` |
 //! | `snapshot` | `NAME TAG` |
 //! | `clone` | `NAME:TAG NEW` |
@@ -44,8 +44,14 @@ pub enum LineError {
     #[error("a VDI has at least one byte")]
     NoBytes,
     /// What follows the size is no option.
-    #[error("the options are copies=N, copies=X:Y and block_size_shift=N")]
+    #[error("the options are copies=N, copies=X:Y, block_size_shift=N and hyper")]
     Option,
+    /// Neither a size nor an option, where one of them is wanted.
+    #[error(
+        "a size, such as 10G, follows the name, and then what there is of copies=N, copies=X:Y, \
+         block_size_shift=N and hyper"
+    )]
+    NoSize,
     /// Such copies can't be.
     #[error(
         "copies are 1 to 31, or X:Y for an erasure code of X data strips (2, 4, 8 or 16) \
@@ -74,7 +80,7 @@ pub enum LineError {
 
 fn form(file: LifeFile) -> &'static str {
     match file {
-        LifeFile::Create => "NAME SIZE [copies=N|X:Y] [block_size_shift=N]",
+        LifeFile::Create => "NAME SIZE [copies=N|X:Y] [block_size_shift=N] [hyper]",
         LifeFile::Delete => "NAME or NAME:TAG",
         LifeFile::Snapshot => "NAME TAG",
         LifeFile::Clone => "NAME:TAG NEW",
@@ -130,7 +136,10 @@ fn create(line: &str) -> Result<Errand, LineError> {
             Some(_) => return Err(LineError::Option),
             None if word == "hyper" => shape.hyper = true,
             None => {
-                shape.size = parse_size(word)?;
+                shape.size = parse_size(word).map_err(|why| match why {
+                    SizeError::NoNumber => LineError::NoSize,
+                    SizeError::Unit | SizeError::TooLarge => why.into(),
+                })?;
                 break;
             }
         }
