@@ -13,11 +13,14 @@ use sheepfs::wire::{ObjectId, Request, VdiId};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-const PUNCH: FallocateFlags =
+/// A hole.
+pub const PUNCH: FallocateFlags =
     FallocateFlags::FALLOC_FL_PUNCH_HOLE.union(FallocateFlags::FALLOC_FL_KEEP_SIZE);
-const ZERO: FallocateFlags = FallocateFlags::FALLOC_FL_ZERO_RANGE;
+/// Zeros.
+pub const ZERO: FallocateFlags = FallocateFlags::FALLOC_FL_ZERO_RANGE;
 
-fn clear(file: &File, mode: FallocateFlags, from: u64, len: u64) {
+/// `fallocate(2)`, which must succeed.
+pub fn clear(file: &File, mode: FallocateFlags, from: u64, len: u64) {
     fallocate(file, mode, from.try_into().unwrap(), len.try_into().unwrap()).unwrap();
 }
 

@@ -11,6 +11,8 @@
 //! | [`calls`] | every system call, none of which may meet ENOSYS |
 //! | [`data`] | what is written is what is read: fio, fsx, a model |
 //! | [`discards`] | space that comes back, and what is written where it was |
+//! | [`mapped`] | volumes in memory, shared and private |
+//! | [`synced`] | what `O_SYNC`, `fsync` and others mean |
 //! | [`objects`] | objects of all sizes, made by many writers at once |
 //! | [`filesystems`] | ext4 and XFS on a loop device over a volume |
 //! | [`images`] | qemu's tools, and a boot |
@@ -55,11 +57,14 @@ mod hyper;
 mod images;
 mod life;
 mod life_model;
+mod mapped;
+mod mapping;
 mod memory;
 mod objects;
 mod pages;
 mod scale;
 mod snapshots;
+mod synced;
 mod tree;
 mod trouble;
 mod vdi_tree;
