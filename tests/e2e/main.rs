@@ -10,6 +10,7 @@
 //! | [`volumes`] | a volume as a file: bounds, attributes, what it refuses |
 //! | [`calls`] | every system call, none of which may meet ENOSYS |
 //! | [`data`] | what is written is what is read: fio, fsx, a model |
+//! | [`exerciser`] | fsx with holes and mappings, and one of our own |
 //! | [`discards`] | space that comes back, and what is written where it was |
 //! | [`mapped`] | volumes in memory, shared and private |
 //! | [`synced`] | what `O_SYNC`, `fsync` and others mean |
@@ -50,6 +51,7 @@ mod calls;
 mod control;
 mod data;
 mod discards;
+mod exerciser;
 mod faults;
 mod filesystems;
 mod footprint;
