@@ -30,7 +30,8 @@ fn entries(cluster: &Cluster, vid: VdiId, count: u32) -> Vec<u32> {
     bytes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
 }
 
-fn exists(cluster: &Cluster, vid: VdiId, block: u32) -> bool {
+/// Whether an object is there, whatever the index says.
+pub fn exists(cluster: &Cluster, vid: VdiId, block: u32) -> bool {
     let one = sheepfs::wire::request::Extent::new(0, 1, 22).unwrap();
     cluster.wire().ask(&Request::read(vid, block, one), &[]).0.status.is_success()
 }

@@ -26,13 +26,19 @@ struct Kind {
 }
 
 /// A loop device; detached when dropped.
-struct Loop(String);
+pub struct Loop(String);
 
 impl Loop {
-    fn over(volume: &Path, direct: bool) -> Self {
+    /// One over a volume; whether it goes around the page cache.
+    pub fn over(volume: &Path, direct: bool) -> Self {
         let direct = if direct { "--direct-io=on" } else { "--direct-io=off" };
         let device = run("losetup", &["--find", "--show", direct, arg(volume)]);
         Self(device.trim().to_owned())
+    }
+
+    /// Its device file.
+    pub fn path(&self) -> &str {
+        &self.0
     }
 }
 
@@ -42,11 +48,12 @@ impl Drop for Loop {
     }
 }
 
-/// A mounted file system; unmounted when dropped.
-struct Mounted(PathBuf);
+/// A mounted file system, by where it is; unmounted when dropped.
+pub struct Mounted(pub PathBuf);
 
 impl Mounted {
-    fn new(arguments: &[&str], point: PathBuf) -> Self {
+    /// Mounts what the arguments of `mount(8)` name.
+    pub fn new(arguments: &[&str], point: PathBuf) -> Self {
         fs::create_dir_all(&point).unwrap();
         run("mount", &[arguments, &[arg(&point)]].concat());
         Self(point)

@@ -16,6 +16,8 @@
 //! | [`synced`] | what `O_SYNC`, `fsync` and others mean |
 //! | [`objects`] | objects of all sizes, made by many writers at once |
 //! | [`filesystems`] | ext4 and XFS on a loop device over a volume |
+//! | [`trimmed`] | the same with discards, while files come and go |
+//! | [`trim_tools`] | fio's trims, blkdiscard, and images that are mostly holes |
 //! | [`images`] | qemu's tools, and a boot |
 //! | [`life`] | VDIs made, copied, taken back, resized and deleted through the tree |
 //! | [`life_model`] | the same in any order, against a model |
@@ -68,6 +70,8 @@ mod scale;
 mod snapshots;
 mod synced;
 mod tree;
+mod trim_tools;
+mod trimmed;
 mod trouble;
 mod vdi_tree;
 mod volumes;
