@@ -3,7 +3,7 @@
 //! What is found is believed as little as a page of an array index: the header is read after
 //! it ([`super::super::pages`]).
 
-use super::FRONT_LEN;
+use super::{FRONT_LEN, TreeIndex};
 use crate::verdict::Verdict;
 use crate::volume::index::PAGE_ENTRIES;
 use crate::volume::objects::PartId;
@@ -170,6 +170,14 @@ impl Lookup {
     }
 }
 
+impl TreeIndex {
+    fn add_lookup(&mut self, wanted: Wanted) -> u32 {
+        self.next_lookup = self.next_lookup.wrapping_add(1);
+        self.lookups.insert(self.next_lookup, Lookup::begin(wanted, self.known.as_ref()));
+        self.next_lookup
+    }
+}
+
 impl Volume {
     /// Looks entries up in the tree, now or when it is not changed any more.
     pub(in crate::volume) fn look_up(&mut self, wanted: Wanted, io: &mut Io) {
@@ -185,15 +193,15 @@ impl Volume {
     /// Begins with lookups that waited.
     pub(super) fn begin_lookups(&mut self, io: &mut Io) {
         let Some(tree) = &mut self.tree else { return };
+        // All of them have begun before the first is over, so that no run comes between.
         let waiting = std::mem::take(&mut tree.waiting);
-        waiting.into_iter().for_each(|wanted| self.begin_lookup(wanted, io));
+        let ids: Vec<u32> = waiting.into_iter().map(|wanted| tree.add_lookup(wanted)).collect();
+        ids.into_iter().for_each(|id| self.ask_lookup(id, io));
     }
 
     fn begin_lookup(&mut self, wanted: Wanted, io: &mut Io) {
         let Some(tree) = &mut self.tree else { return };
-        tree.next_lookup = tree.next_lookup.wrapping_add(1);
-        let id = tree.next_lookup;
-        tree.lookups.insert(id, Lookup::begin(wanted, tree.known.as_ref()));
+        let id = tree.add_lookup(wanted);
         self.ask_lookup(id, io);
     }
 
