@@ -114,12 +114,6 @@ impl Engine {
         self.tree_limits = limits;
     }
 
-    /// Has the tree of a hyper volume list no object for a block.
-    #[cfg(test)]
-    pub fn clear_in_tree(&mut self, tag: Tag, id: VolumeId, block: u32, around: &mut Surroundings) {
-        self.with_volume(tag, id, around, |volume, io| volume.clear_in_tree(block, tag, io));
-    }
-
     /// Takes a message of the supervisor's.
     pub fn message(&mut self, message: ToWorker, around: &mut Surroundings) {
         match message {

@@ -99,9 +99,6 @@ pub enum Failure {
     /// Hyper volumes have no snapshots.
     #[error("a hyper volume can have no snapshots")]
     NoSnapshots,
-    /// Blocks of hyper volumes are not taken out of their trees.
-    #[error("the space of a hyper volume cannot be given back")]
-    NoDiscard,
     /// The server could not store the VDI's inode.
     #[error(
         "the cluster could not write the VDI's inode; it may be full, or have too few living nodes"
@@ -142,7 +139,7 @@ impl Failure {
             Self::Attached => Errno::EBUSY,
             Self::Shrinks => Errno::EPERM,
             Self::TooLarge { .. } | Self::TooLargeForAny => Errno::EFBIG,
-            Self::NoSnapshots | Self::NoDiscard => Errno::EOPNOTSUPP,
+            Self::NoSnapshots => Errno::EOPNOTSUPP,
             Self::NotStored => Errno::EIO,
             Self::TreeDamaged(TreeError::Full | TreeError::Numbers) => Errno::ENOSPC,
             Self::TreeDamaged(_) => Errno::EUCLEAN,

@@ -426,11 +426,11 @@ pub enum FromWorker {
         /// Bytes.
         size: u64,
     },
-    /// That write is about to change the index tree of its hyper volume. Said before its
-    /// object is created, or written: until the write is over, a late copy of what the
-    /// change sends could undo what others enter (hazard 52).
+    /// That write or discard is about to change the index tree of its hyper volume. Said
+    /// before its object is created, or written, or taken out: until the request is over, a
+    /// late copy of what the change sends could undo what others enter (hazard 52).
     Growing {
-        /// The write.
+        /// The request.
         tag: Tag,
     },
 }

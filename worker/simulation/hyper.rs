@@ -1,165 +1,30 @@
-//! Hyper volumes: random reads and writes over the largest range there is, against a model,
-//! with trees that are split early.
+//! Hyper volumes, with trees that are split early: as they are to be, and as they are not.
+
+mod discards;
+mod game;
 
 use super::cluster::{Cluster, Sent};
-use super::deaths::Supervisor;
-use super::{Fate, Run, VOLUME, slot};
+use super::{Fate, Run, slot};
+use game::{PLAN, Plan, play};
 use sheepfs::ipc::{Failure, FromWorker, Tag, ToWorker};
 use sheepfs::wire::btree::{Limits, Root};
 use sheepfs::wire::header::RequestHeader;
 use sheepfs::wire::inode::{INODE_HEADER_LEN, InodeHeader};
 use sheepfs::wire::oid::ObjectKind;
 use sheepfs::wire::{ObjectId, Status};
-use std::collections::{BTreeMap, BTreeSet};
 
 const BLOCK_LEN: u64 = 4096;
 /// All blocks that there can be.
 const SIZE: u64 = BLOCK_LEN << 32;
 const SMALL: Limits = Limits { leaf: 6, root: 1000 };
 
-/// A byte of the model; `None` after a write there failed, since nobody knows.
-type Byte = Option<u8>;
-
-struct Game {
-    run: Run,
-    supervisor: Supervisor,
-    model: BTreeMap<u64, Vec<Byte>>,
-    tag: u64,
-    deaths: usize,
-    failures: usize,
-}
-
-/// What a request of a batch must bring.
-struct Expected {
-    offset: u64,
-    len: u32,
-    written: Option<u8>,
-}
-
-impl Game {
-    fn new(seed: u64, limits: Limits, deaths: usize, failures: usize) -> Self {
-        let cache_bytes = (seed % 2) << 17;
-        let mut run = Run::of_cluster(Cluster::of_hyper(SIZE), limits, seed, cache_bytes);
-        if seed.is_multiple_of(3) {
-            run.engine.limit_index_pages(0);
-        }
-        run.cluster.locks = Some(BTreeSet::from([7]));
-        let mut supervisor = Supervisor::default();
-        supervisor.mortal = seed % 4 == 3;
-        supervisor.listen(&run);
-        Self { run, supervisor, model: BTreeMap::new(), tag: 0, deaths, failures }
-    }
-
-    /// A place: among few blocks near each other, anywhere, or at the end.
-    fn place(&mut self) -> u64 {
-        let random = &mut self.run.random;
-        let block = match random.below(4) {
-            0 => random.below(40) as u64,
-            1 => 3_000_000_000 + random.below(3000) as u64,
-            2 => (random.below(1 << 16) as u64) << 16 | random.below(3) as u64,
-            _ => (1 << 32) - 1 - random.below(30) as u64,
-        };
-        block * BLOCK_LEN + random.below(4096) as u64
-    }
-
-    fn play_batch(&mut self) {
-        let mut expected: BTreeMap<Tag, Expected> = BTreeMap::new();
-        for _ in 0..14 {
-            let offset = self.place();
-            let len = (1 + self.run.random.below(6000) as u64).min(SIZE - offset);
-            let apart = |other: &Expected| {
-                offset + len <= other.offset || other.offset + u64::from(other.len) <= offset
-            };
-            if !expected.values().all(apart) {
-                continue;
-            }
-            self.tag += 1;
-            let written = (self.run.random.below(3) > 0)
-                .then(|| u8::try_from(1 + self.run.random.below(255)).unwrap());
-            let len = u32::try_from(len).unwrap();
-            expected.insert(Tag(self.tag), Expected { offset, len, written });
-            self.submit(offset, len, written);
-            if !self.run.cluster.sent.is_empty() && self.run.random.below(2) == 0 {
-                self.run.answer_one();
-            }
-            self.maybe_die();
-        }
-        while self.deaths > 0 && self.run.random.below(40) > 0 {
-            if !self.run.cluster.sent.is_empty() {
-                self.run.answer_one();
-            }
-            self.maybe_die();
-        }
-        self.run.settle();
-        self.run.settle_orphans(|_| true);
-        self.supervisor.listen(&self.run);
-        for message in std::mem::take(&mut self.run.out) {
-            let FromWorker::Done { tag, outcome } = message else { continue };
-            self.check(tag, &expected.remove(&tag).unwrap(), outcome);
-        }
-        assert!(expected.is_empty(), "{} requests have no answer", expected.len());
-    }
-
-    fn maybe_die(&mut self) {
-        if self.run.random.below(100) < self.deaths {
-            self.supervisor.replace(&mut self.run, 0);
-        }
-    }
-
-    fn submit(&mut self, offset: u64, len: u32, written: Option<u8>) {
-        let (tag, volume, span) = (Tag(self.tag), VOLUME, slot(self.tag, len));
-        let fill = vec![written.unwrap_or(0xee); len as usize];
-        self.run.arena.fill(self.run.arena.check(span).unwrap(), &fill);
-        let message = match written {
-            Some(_) => ToWorker::Write { tag, volume, offset, span, again: false },
-            None => ToWorker::Read { tag, volume, offset, span },
-        };
-        self.supervisor.note(tag, message.clone());
-        self.run.tell(message);
-    }
-
-    fn check(&mut self, tag: Tag, expected: &Expected, outcome: Result<(), Failure>) {
-        let done = outcome.is_ok();
-        assert!(done || self.failures > 0, "a request failed: {outcome:?}");
-        let read = self.run.bytes(tag.0, expected.len);
-        for (at, byte) in (expected.offset..).zip(read) {
-            let zeros = || vec![Some(0); 4096];
-            let place = usize::try_from(at % BLOCK_LEN).unwrap();
-            match expected.written {
-                Some(value) => {
-                    let block = self.model.entry(at / BLOCK_LEN).or_insert_with(zeros);
-                    block[place] = done.then_some(value);
-                }
-                None if done => {
-                    let known = self.model.get(&(at / BLOCK_LEN)).map_or(Some(0), |b| b[place]);
-                    assert!(known.is_none_or(|known| known == byte), "a read at {at} is wrong");
-                }
-                None => {}
-            }
-        }
-    }
-}
-
-fn play(seed: u64, limits: Limits, deaths: usize, failures: usize) -> Game {
-    let mut game = Game::new(seed, limits, deaths, failures);
-    for number in 0..40 {
-        game.run.failures = if number < 3 { 0 } else { failures };
-        game.play_batch();
-    }
-    game
-}
-
-fn leaves(game: &Game) -> usize {
-    let cluster = &game.run.cluster;
-    if cluster.is_split() { Root::decode(cluster.top()).unwrap().entries().len() } else { 0 }
-}
-
 #[test]
 fn a_hyper_volume_equals_its_model_whatever_the_order_of_replies() {
-    let leaves: Vec<usize> = (0..12).map(|seed| leaves(&play(seed, SMALL, 0, 0))).collect();
+    let leaves: Vec<usize> = (0..12).map(|seed| play(seed, PLAN).leaves()).collect();
     assert!(leaves.iter().all(|leaves| *leaves > 20), "{leaves:?}");
     for seed in 20..24 {
-        assert_eq!(self::leaves(&play(seed, Limits::REAL, 0, 0)), 0, "one leaf has room for all");
+        let game = play(seed, Plan { limits: Limits::REAL, ..PLAN });
+        assert_eq!(game.leaves(), 0, "one leaf has room for all");
     }
 }
 
@@ -168,10 +33,10 @@ fn a_hyper_volume_equals_its_model_whatever_the_order_of_replies() {
 fn a_death_loses_nothing_of_a_tree() {
     let (mut deaths, mut replays) = (0, 0);
     for seed in 100..116 {
-        let game = play(seed, SMALL, 4, 0);
+        let game = play(seed, Plan { deaths: 4, ..PLAN });
         deaths += game.supervisor.deaths;
         replays += game.supervisor.replays;
-        assert!(leaves(&game) > 10);
+        assert!(game.leaves() > 10);
     }
     assert!(deaths > 150 && replays > 150, "{deaths} deaths, {replays} replays");
 }
@@ -179,8 +44,8 @@ fn a_death_loses_nothing_of_a_tree() {
 #[test]
 fn failures_lose_nothing_of_a_tree() {
     for seed in 200..207 {
-        drop(play(seed, SMALL, 0, 6));
-        drop(play(seed + 100, SMALL, 3, 4));
+        drop(play(seed, Plan { failures: 6, ..PLAN }));
+        drop(play(seed + 100, Plan { deaths: 3, failures: 4, ..PLAN }));
     }
 }
 
@@ -229,36 +94,6 @@ fn many_new_blocks_are_one_write_of_the_tree() {
     run.settle();
     assert!((0..20).all(|tag| run.outcome(tag).is_ok()));
     assert_eq!(run.cluster.node_writes, 2, "the first alone, and all the others");
-}
-
-/// What a discard needs: the entry stays, and names nobody (protocol 5.2).
-#[test]
-fn an_entry_that_is_cleared_is_a_hole_until_it_is_written_again() {
-    let mut run = quiet(SMALL);
-    for block in 1..30 {
-        assert_eq!(write(&mut run, block, block), Ok(()));
-    }
-    run.out.clear();
-    for block in [3, 17, 18, 29] {
-        run.step(|engine, around| engine.clear_in_tree(Tag(40), VOLUME, block, around));
-        run.settle();
-        assert_eq!(run.outcome(40), Ok(()));
-        run.out.clear();
-        let object = u64::from(run.cluster.working) << 32 | u64::from(block);
-        assert!(run.cluster.objects.remove(&object).is_some());
-    }
-    // By the worker that knows, and by one that looks.
-    let mut run = Run { cluster: run.cluster, ..quiet(SMALL) };
-    for block in 1..30 {
-        let expected = if [3, 17, 18, 29].contains(&block) { 0 } else { block };
-        assert_eq!(u64::from(read(&mut run, 41, block)), expected);
-        run.out.clear();
-    }
-    for block in [3, 29] {
-        assert_eq!(write(&mut run, 42, block), Ok(()));
-        assert_eq!(read(&mut run, 43, block), 42);
-        run.out.clear();
-    }
 }
 
 /// The supervisor must know before anything leaves.

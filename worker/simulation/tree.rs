@@ -1,11 +1,13 @@
 //! The tree of a hyper volume in the simulated cluster, and the rules that it checks.
 
 use super::cluster::{Cluster, Shape};
-use sheepfs::wire::btree::{Head, Leaf, Root};
+use sheepfs::wire::btree::{Head, Leaf, Root, RootEntry};
 use sheepfs::wire::header::RequestHeader;
 use sheepfs::wire::inode::{BTREE_COUNTER_OFFSET, INODE_HEADER_LEN, InodeHeader};
 use sheepfs::wire::oid::ObjectKind;
 use sheepfs::wire::{ObjectId, Opcode, Status};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// Bytes of the inode that are kept: the header, and a front of the node.
 const INODE_KEPT: usize = INODE_HEADER_LEN + (64 << 10);
@@ -32,6 +34,42 @@ impl Cluster {
 
     pub fn is_split(&self) -> bool {
         matches!(Head::decode(self.top()), Ok(Head::Root(_)))
+    }
+
+    /// Each leaf, and the blocks that it may list.
+    fn leaves(&self) -> Vec<(RangeInclusive<u32>, Leaf)> {
+        match Head::decode(self.top()).unwrap() {
+            Head::Leaf(_) => vec![(0..=u32::MAX, Leaf::decode(self.top()).unwrap())],
+            Head::Root(_) => {
+                let root = Root::decode(self.top()).unwrap();
+                let firsts = root.entries().iter().map(|entry| entry.last.saturating_add(1));
+                let firsts = std::iter::once(0).chain(firsts);
+                let leaf = |(first, entry): (u32, &RootEntry)| {
+                    (first..=entry.last, Leaf::decode(&self.objects[&entry.leaf.raw()]).unwrap())
+                };
+                firsts.zip(root.entries()).map(leaf).collect()
+            }
+        }
+    }
+
+    /// Whether the tree lists an object for a block.
+    pub fn lists(&self, block: u32) -> bool {
+        let leaves = self.leaves();
+        let found = leaves.iter().find(|(blocks, _)| blocks.contains(&block));
+        found.is_some_and(|(_, leaf)| leaf.range(block, block).iter().any(|one| one.owner != 0))
+    }
+
+    /// Data that the tree does not list: what would stay if the VDI were deleted.
+    pub fn unlisted(&self) -> Vec<u64> {
+        let leaves = self.leaves();
+        let entries = leaves.iter().flat_map(|(blocks, leaf)| {
+            leaf.range(*blocks.start(), *blocks.end()).iter().filter(|entry| entry.owner != 0)
+        });
+        let listed: BTreeMap<_, _> = entries.map(|entry| (entry.block, entry.owner)).collect();
+        let data = self.objects.keys().map(|oid| ObjectId::from_raw(*oid));
+        let data = data.filter(|oid| oid.kind() == ObjectKind::Data);
+        let left = data.filter(|oid| listed.get(&oid.index()) != Some(&oid.vid_raw()));
+        left.map(ObjectId::raw).collect()
     }
 
     /// A change has the tree for itself.

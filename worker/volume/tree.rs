@@ -16,7 +16,7 @@
 //! For the same reason nothing of a worker that died may still be on its way to the tree: a
 //! late write of a node takes back all that was entered since (hazard 52). While that may be,
 //! the supervisor holds all reads and writes of the volume, repeated ones too. It knows since
-//! each write that makes an entry says so before ([`FromWorker::Growing`]).
+//! each request that changes an entry says so before ([`FromWorker::Growing`]).
 //!
 //! # Memory
 //!

@@ -5,8 +5,9 @@
 //! for entries that are not 0 only, and whoever clears an entry for good takes its count
 //! along (protocol 9).
 
+use super::array::Stage;
 use super::look::{self, Found};
-use super::{Block, Question, Stage};
+use super::{Block, Question};
 use crate::volume::{Io, Volume};
 use sheepfs::ipc::Tag;
 use sheepfs::wire::{Request, VdiId};
@@ -122,7 +123,7 @@ impl Volume {
         let stage = if former.is_some() { Stage::Former } else { Stage::Clear };
         discard.former = former;
         discard.found = Found::default();
-        self.enter(tag, stage, io);
+        self.enter_array(tag, stage, io);
     }
 
     /// It has been looked at: what is to be put back?
@@ -133,7 +134,7 @@ impl Volume {
         let header = discard.found.header.take();
         let ours = header.filter(|header| header.is_snapshot() && header.name == self.header.name);
         let (Some(header), Some(former)) = (ours, discard.former.as_mut()) else {
-            return self.enter(tag, Stage::Clear, io);
+            return self.enter_array(tag, Stage::Clear, io);
         };
         former.parent = header.parent_vdi_id;
         let blocks: Vec<u32> = discard.blocks.keys().copied().collect();
@@ -150,7 +151,7 @@ impl Volume {
         if lost > 0 {
             tracing::info!(volume = %self.name, snapshot = %former.vid, blocks = lost, "putting back what a discard took from a snapshot that was made during it");
         }
-        self.enter(tag, Stage::Restore, io);
+        self.enter_array(tag, Stage::Restore, io);
     }
 
     /// Nothing more is to be put back there.

@@ -252,6 +252,11 @@ impl Volume {
     }
 
     fn is_over(&mut self, block: u32, waiting: Waiting, failure: Option<Failure>, io: &mut Io) {
+        match failure {
+            // It may have been written all the same.
+            Some(_) => self.unsure.insert(block),
+            None => self.unsure.remove(&block),
+        };
         match waiting {
             Waiting::Part(part) => self.finish_part(block, part, failure, io),
             Waiting::Clear(tag) => self.cleared_in_tree(block, tag, failure, io),
@@ -259,21 +264,14 @@ impl Volume {
         self.pump(block, io);
     }
 
-    /// Enters that a block has no object. Nothing else may be under way on the block, and
-    /// the supervisor must know that the tree changes ([`Volume::tell_growing`]). Its object
+    /// Enters that blocks have no objects. Nothing else may be under way on them, and the
+    /// supervisor must know that the tree changes ([`Volume::tell_growing`]). Their objects
     /// may go when that is done ([`Self::cleared_in_tree`]); the other way round, a death in
-    /// between would leave an entry without an object.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for requests that take blocks away"))]
-    pub fn clear_in_tree(&mut self, block: u32, tag: Tag, io: &mut Io) {
+    /// between would leave entries without objects.
+    pub(in crate::volume) fn clear_in_tree(&mut self, blocks: &[u32], tag: Tag, io: &mut Io) {
         let Some(tree) = &mut self.tree else { return };
-        tree.clears.insert(block, tag);
+        tree.clears.extend(blocks.iter().map(|block| (*block, tag)));
         self.send_updates(io);
-    }
-
-    /// The tree lists no object for a block any more, or could not be changed.
-    #[expect(clippy::unused_self, reason = "what follows is the request's affair")]
-    fn cleared_in_tree(&mut self, _: u32, tag: Tag, failure: Option<Failure>, io: &mut Io) {
-        io.done(tag, failure.map_or(Ok(()), Err));
     }
 
     /// What is not in the tree yet is tried again, from the beginning.
