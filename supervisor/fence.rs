@@ -56,9 +56,10 @@
 //! that was entered since, of any block (hazard 52), and one that is carried out while a
 //! worker looks for entries may hide some, which would be read as zeros. So while such a write
 //! may be an orphan, the whole volume waits: reads too, and also what is repeated. It is
-//! fenced as an object of its own ([`Object::tree`]). The worker says which writes change the
-//! tree, before their objects are created, and overwriting what is there changes none. A
-//! worker that follows on a sheep which is alive finds that quiet in milliseconds, as above.
+//! fenced as an object of its own ([`Object::tree`]). The worker says which writes and discards
+//! change the tree, before their objects are created or their entries cleared, and overwriting
+//! what is there changes none. A worker that follows on a sheep which is alive finds that quiet
+//! in milliseconds, as above.
 
 use crate::inflight::Request;
 use crate::state::{Clock, SavedFences};

@@ -103,7 +103,7 @@ impl<R> State<R> {
         }
     }
 
-    /// The worker of that generation says that a write changes its volume's tree.
+    /// The worker of that generation says that a write or a discard changes its volume's tree.
     ///
     /// # Errors
     /// When that can't be.

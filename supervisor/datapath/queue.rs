@@ -31,7 +31,7 @@ pub struct State<R> {
     pub(super) told: Told,
     /// The write that creates an object, from the worker's word to the write's end.
     pub(super) creating: BTreeMap<Object, Tag>,
-    /// The writes that change the trees of hyper volumes, likewise.
+    /// The writes and discards that change the trees of hyper volumes, likewise.
     pub(super) growing: BTreeMap<Tag, VolumeId>,
     /// Objects whose index entries a worker writes again after a snapshot.
     pub(super) repairing: BTreeSet<Object>,

@@ -14,6 +14,7 @@
 //! | [`discards`] | space that comes back, and what is written where it was |
 //! | [`mapped`] | volumes in memory, shared and private |
 //! | [`synced`] | what `O_SYNC`, `fsync` and others mean |
+//! | [`hyper_discards`] | the same of hyper volumes |
 //! | [`objects`] | objects of all sizes, made by many writers at once |
 //! | [`filesystems`] | ext4 and XFS on a loop device over a volume |
 //! | [`trimmed`] | the same with discards, while files come and go |
@@ -58,6 +59,7 @@ mod faults;
 mod filesystems;
 mod footprint;
 mod hyper;
+mod hyper_discards;
 mod images;
 mod life;
 mod life_model;

@@ -10,7 +10,8 @@ use crate::site::{Site, random_while, send, wait_for_swap, wait_until_serving};
 use crate::tools::wait_for;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::signal::Signal;
-use sheepfs::wire::request::NewVdi;
+use sheepfs::wire::Request;
+use sheepfs::wire::request::{Extent, NewVdi};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -26,9 +27,18 @@ const BLOCKS: u64 = 24;
 const MARK: usize = 4096;
 const INSTANT_MAX: Duration = Duration::from_millis(30);
 
+const DISK: NewVdi = NewVdi {
+    size: BLOCKS * BLOCK,
+    copies: 0,
+    copy_policy: 0,
+    block_size_shift: 20,
+    base: 0,
+    snapshot: false,
+    store_policy: 0,
+};
+
 fn disk_of(cluster: &Cluster) -> String {
-    let new = NewVdi { size: BLOCKS * BLOCK, block_size_shift: 20, ..NewVdi::default() };
-    cluster.vdi_with("disk", &new)
+    cluster.vdi_with("disk", &DISK)
 }
 
 /// Threads that discard and write again, each on blocks of its own, and look at what they wrote.
@@ -104,33 +114,57 @@ fn compare(content: &[u8], blocks: &[(u64, u8)]) {
     }
 }
 
-#[test]
-fn a_worker_killed_during_discards_is_not_noticed() {
-    let cluster = Cluster::mini();
-    cluster.minisheep().control("late-reclaim ms=100");
-    let disk = disk_of(&cluster);
-    let mount = Mount::with_volume(&cluster, &disk, &[]);
+/// Kills workers of a mount while it is under load; gives what each block begins with.
+fn kill_workers(cluster: &Cluster, mount: &Mount, disk: &str, snapshots: bool) -> Vec<(u64, u8)> {
     let mut random = Random::announced();
-    let load = Load::start(&mount.volume(&disk), &mut random);
+    let load = Load::start(&mount.volume(disk), &mut random);
     let times = rounds(15, 200);
     for nth in 0..times {
         load.wait_for_progress();
-        if nth % 4 == 3 {
-            cluster.snapshot(&disk, &format!("s{nth}"));
+        if snapshots && nth % 4 == 3 {
+            cluster.snapshot(disk, &format!("s{nth}"));
         }
         random_while(&mut random, INSTANT_MAX);
         let before = mount.count("swaps_worker_died");
         send(Signal::SIGKILL, mount.worker());
-        wait_for_swap(&mount, "swaps_worker_died", before);
+        wait_for_swap(mount, "swaps_worker_died", before);
     }
     load.wait_for_progress();
     let blocks = load.finish();
     assert!(mount.count("replayed") > 0, "no kill met a request");
     assert_eq!(mount.count("poisoned"), 0);
     assert!(cluster.minisheep().served("RemoveObj") > times);
-    compare(&fs::read(mount.volume(&disk)).unwrap(), &blocks);
-    mount.detach(&disk);
-    compare(&cluster.content(&disk), &blocks);
+    compare(&fs::read(mount.volume(disk)).unwrap(), &blocks);
+    mount.detach(disk);
+    compare(&cluster.content(disk), &blocks);
+    blocks
+}
+
+#[test]
+fn a_worker_killed_during_discards_is_not_noticed() {
+    let cluster = Cluster::mini();
+    cluster.minisheep().control("late-reclaim ms=100");
+    let disk = disk_of(&cluster);
+    let mount = Mount::with_volume(&cluster, &disk, &[]);
+    kill_workers(&cluster, &mount, &disk, true);
+}
+
+/// Nor does it leave an object that the tree does not list.
+#[test]
+fn a_worker_killed_during_discards_of_a_hyper_volume_is_not_noticed() {
+    let cluster = Cluster::mini();
+    let disk = cluster.hyper("disk", &DISK);
+    let mount = Mount::with_volume(&cluster, &disk, &[]);
+    let blocks = kill_workers(&cluster, &mount, &disk, false);
+    let mut wire = cluster.wire();
+    let vid = wire.vid(&disk);
+    let tree = wire.tree(vid);
+    let one = Extent::new(0, 1, DISK.block_size_shift).unwrap();
+    for (number, value) in blocks {
+        let block = u32::try_from(number).unwrap();
+        let found = wire.ask(&Request::read(vid, block, one), &[]).0.status.is_success();
+        assert_eq!((tree.contains_key(&block), found), (value != 0, value != 0), "block {block}");
+    }
 }
 
 #[test]

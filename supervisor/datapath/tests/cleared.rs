@@ -12,7 +12,7 @@ fn gateway() -> SocketAddr {
 }
 
 impl Rig {
-    fn clear(&mut self, from: u64, to: u64) {
+    pub(super) fn clear(&mut self, from: u64, to: u64) {
         let waiter = self.waiter();
         self.data.clear(&self.volume, from..to, waiter);
     }

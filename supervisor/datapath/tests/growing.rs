@@ -62,6 +62,31 @@ fn without_a_change_under_way_only_objects_are_fenced() {
     assert_eq!((rig.data.counters().held, rig.data.counters().fenced_now), (0, 1));
 }
 
+/// A discard takes entries out of the tree, which is a change as any other.
+#[test]
+fn all_of_a_volume_waits_while_a_late_discard_may_change_its_tree() {
+    let mut rig = Rig::new(64 * MIB);
+    let (worker, _reader) = rig.connect(1, ARENA_LEN);
+    rig.clear(0, u64::from(8 * MIB));
+    let discard = worker.next().unwrap();
+    assert!(matches!(discard, ToWorker::Discard { .. }), "{discard:?}");
+    worker.say(FromWorker::Growing { tag: tag_of(&discard).0 });
+    drop(worker);
+    rig.gone(1);
+    rig.lose(1, Some(gateway()));
+    rig.read(u64::from(32 * MIB), 1);
+    let (mut worker, _reader) = rig.connect(2, ARENA_LEN);
+    assert_eq!(rig.data.counters().held, 2, "the repeated one too");
+    rig.data.quiet(gateway(), 2, QuietReason::Drained);
+    let again = worker.next().unwrap();
+    assert!(matches!(again, ToWorker::Discard { again: true, .. }), "{again:?}");
+    worker.serve(again);
+    let read = worker.next().unwrap();
+    worker.serve(read);
+    (0..2).for_each(|_| drop(rig.outcome().unwrap()));
+    assert_eq!((rig.data.counters().held, rig.data.counters().fenced_now), (0, 0));
+}
+
 #[test]
 fn a_change_that_nobody_told_of_is_a_lie() {
     let mut rig = Rig::new(MIB);
