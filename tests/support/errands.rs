@@ -15,7 +15,7 @@ pub struct Case {
     line: &'static str,
     /// Whether the VDI is a volume meanwhile.
     is_attached: bool,
-    pub requests: &'static [&'static str],
+    requests: &'static [&'static str],
 }
 
 const SIZE_WRITE: &str = "opcode=write kind=inode";
@@ -32,7 +32,7 @@ const fn case(
 }
 
 /// All errands.
-pub const CASES: [Case; 9] = [
+const CASES: [Case; 9] = [
     case("create", "new 3M", true, &[NEW]),
     case("delete", "disk", false, &[SIZE_WRITE, DELETE]),
     case("delete", "disk:s", true, &[SIZE_WRITE, DELETE]),
@@ -45,7 +45,21 @@ pub const CASES: [Case; 9] = [
 ];
 
 /// At which end of a request somebody dies.
-pub const SIDES: [&str; 2] = ["hold", "hold_reply"];
+const SIDES: [&str; 2] = ["hold", "hold_reply"];
+
+/// Has somebody die at either end of each request of each errand: the outcome must be that of
+/// the same in peace.
+pub fn for_each_death(in_peace: fn(Case) -> String, with_a_death: fn(Case, &str) -> String) {
+    for case in CASES {
+        let wanted = in_peace(case);
+        for request in case.requests {
+            for side in SIDES {
+                let held = format!("{side} {request}");
+                assert_eq!(with_a_death(case, &held), wanted, "{case:?}: {held}");
+            }
+        }
+    }
+}
 
 impl Case {
     /// Makes the VDI that it is about.

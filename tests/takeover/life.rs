@@ -2,7 +2,7 @@
 //! line again, which is known by its number, so that it is done once and answered.
 
 use crate::cluster::Cluster;
-use crate::errands::{CASES, Case, SIDES};
+use crate::errands::{Case, for_each_death};
 use crate::served::{Lives, Served};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -28,15 +28,7 @@ fn with_a_death(case: Case, held: &str) -> String {
 /// So is what was written to the files that make, change and delete VDIs.
 #[test]
 fn a_supervisor_that_dies_in_an_errand_is_not_noticed() {
-    for case in CASES {
-        let wanted = in_peace(case);
-        for request in case.requests {
-            for side in SIDES {
-                let held = format!("{side} {request}");
-                assert_eq!(with_a_death(case, &held), wanted, "{case:?}: {held}");
-            }
-        }
-    }
+    for_each_death(in_peace, with_a_death);
 }
 
 /// Who writes it again by himself is somebody else.
