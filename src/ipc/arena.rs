@@ -7,6 +7,10 @@
 //! does the supervisor read it or lease it again. A new worker gets a new arena,
 //! so a dying one can't write into a slot that is in use again (hazard 4).
 //!
+//! A process may have an *annex* besides: memory of its own, of which no message can
+//! speak, for payload that the other process has no part in. Its spans are used as all
+//! others are.
+//!
 //! A [`Span`] can only be made by the arena it lies in, which checks the raw
 //! numbers once; everything else here relies on that.
 #![expect(unsafe_code, reason = "shared memory is reached through raw pointers")]
@@ -18,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 /// The arena's usual size: enough for 32 requests of 1 MiB.
 pub const ARENA_LEN: u32 = 32 << 20;
@@ -65,6 +70,8 @@ pub struct Arena {
     memory: File,
     map: MmapRaw,
     len: u32,
+    /// Its spans begin where those of the shared memory end.
+    annex: OnceLock<MmapRaw>,
 }
 
 impl Arena {
@@ -113,6 +120,22 @@ impl Arena {
         (end <= self.len).then_some(Span { offset: raw.offset, len: raw.len })
     }
 
+    /// Memory of this process alone, of zeros at first: `len` bytes, of which those that are
+    /// never written take no memory. Later calls give the same, cut to `len`.
+    ///
+    /// # Errors
+    /// When the kernel gives none.
+    pub fn annex(&self, len: u32) -> io::Result<Span> {
+        self.len.checked_add(len).ok_or(io::ErrorKind::OutOfMemory)?;
+        if self.annex.get().is_none() {
+            let map = MmapOptions::new().len(len as usize).map_anon()?;
+            // Somebody else's is as good.
+            let _ = self.annex.set(map.into());
+        }
+        let there = self.annex.get().map_or(0, MmapRaw::len);
+        Ok(Span { offset: self.len, len: u32::try_from(there).map_or(len, |there| there.min(len)) })
+    }
+
     /// Copies `bytes` to the front of `span`, as many as fit.
     pub fn fill(&self, span: Span, bytes: &[u8]) {
         let mut target = self.io_slice_mut(span);
@@ -128,8 +151,9 @@ impl Arena {
     /// The bytes of `span`, to be sent or copied by whoever has its lease.
     #[must_use]
     pub fn bytes(&self, span: Span) -> &[u8] {
-        // SAFETY: `span` was checked against this arena, the mapping lives as
-        // long as `self`, its size is sealed, and bytes have no invalid values.
+        // SAFETY: `span` was checked against this arena, or is of its annex, the
+        // mappings live as long as `self`, the size of the shared one is sealed,
+        // and bytes have no invalid values.
         // The lease (see the module) keeps the other process and other requests
         // of this one from writing here; a worker that breaks it can only make
         // the kernel copy other bytes, since no decision is taken on them.
@@ -162,13 +186,18 @@ impl Arena {
 
     fn map(memory: File, len: u32) -> io::Result<Self> {
         let map = MmapOptions::new().len(len as usize).map_raw(&memory)?;
-        Ok(Self { memory, map, len })
+        Ok(Self { memory, map, len, annex: OnceLock::new() })
     }
 
     fn at(&self, span: Span) -> *mut u8 {
-        // SAFETY: `check` made sure that the offset is at most the mapping's
-        // length, and parts of a span stay inside it.
-        unsafe { self.map.as_mut_ptr().add(span.offset as usize) }
+        let (map, offset) = match (span.offset.checked_sub(self.len), self.annex.get()) {
+            (Some(offset), Some(annex)) => (annex, offset),
+            (Some(_) | None, _) => (&self.map, span.offset),
+        };
+        // SAFETY: `check` made sure that the offset is at most the shared mapping's
+        // length, `annex` that it lies behind that and in the annex, and parts of a
+        // span stay inside it. An empty span at that length may be of either.
+        unsafe { map.as_mut_ptr().add(offset as usize) }
     }
 }
 
@@ -203,6 +232,24 @@ mod tests {
         let span = arena.check(RawSpan { offset: 8000, len: 192 }).unwrap();
         assert_eq!(span.part(100, 200).len(), 92);
         assert!(span.part(500, 1).is_empty());
+    }
+
+    #[test]
+    fn an_annex_is_memory_of_its_own() {
+        let ours = Arena::create(8192).unwrap();
+        let theirs = Arena::from_fd(ours.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let annex = theirs.annex(16_384).unwrap();
+        assert_eq!(theirs.annex(16_384).unwrap(), annex);
+        assert_eq!(theirs.annex(100).unwrap().len(), 100);
+        assert!(theirs.bytes(annex).iter().all(|byte| *byte == 0));
+        theirs.fill(annex.part(4096, 5), b"sheep");
+        theirs.fill(annex.part(16_380, 100), b"sheep");
+        assert_eq!(theirs.bytes(annex.part(4095, 7)), b"\0sheep\0");
+        assert_eq!(theirs.bytes(annex.part(16_380, 100)), b"shee");
+        let all = ours.check(RawSpan { offset: 0, len: 8192 }).unwrap();
+        assert!(ours.bytes(all).iter().all(|byte| *byte == 0), "nothing of it is shared");
+        assert!(theirs.check(RawSpan { offset: 8192, len: 1 }).is_none(), "nor can be named");
+        assert!(theirs.annex(u32::MAX).is_err());
     }
 
     #[test]
