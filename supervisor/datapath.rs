@@ -1,4 +1,4 @@
-//! The data path: reads, writes, flushes and discards of volumes, from the FUSE threads to
+//! The data path: reads, writes, flushes, discards and copies of volumes, from the FUSE threads to
 //! the worker and back, over the deaths of workers.
 //!
 //! A FUSE thread leases a slot of the arena, copies a write's bytes into it, parks
@@ -33,6 +33,7 @@
 mod admission;
 mod blocked;
 mod clear;
+mod copy;
 mod counters;
 mod finish;
 mod queue;
@@ -328,7 +329,9 @@ impl<R: Parked> DataPath<R> {
                 request.len = len;
                 let payload = match request.kind {
                     Kind::Write => Payload::Kept(bytes[..len as usize].to_vec()),
-                    Kind::Read | Kind::Flush | Kind::Zero | Kind::Discard => Payload::None,
+                    Kind::Read | Kind::Flush | Kind::Zero | Kind::Discard | Kind::Copy { .. } => {
+                        Payload::None
+                    }
                 };
                 let parked = self.lock().park(request, payload, reply, now);
                 match parked {

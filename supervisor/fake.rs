@@ -107,6 +107,11 @@ impl FakeWorker {
                 self.disk[from..from + len as usize].fill(0);
                 self.done(tag, Ok(()));
             }
+            ToWorker::Copy { tag, at, offset, len, .. } => {
+                let (from, to) = (usize::try_from(at).unwrap(), usize::try_from(offset).unwrap());
+                self.disk.copy_within(from..from + len as usize, to);
+                self.done(tag, Ok(()));
+            }
             ToWorker::Flush { tag, .. } => self.done(tag, Ok(())),
             other => panic!("the data path does not say {other:?}"),
         }
@@ -134,7 +139,9 @@ pub fn tag_of(message: &ToWorker) -> (Tag, Option<RawSpan>) {
     match message {
         ToWorker::Read { tag, span, .. } | ToWorker::Write { tag, span, .. } => (*tag, Some(*span)),
         ToWorker::Zero { tag, span, .. } => (*tag, Some(*span)),
-        ToWorker::Flush { tag, .. } | ToWorker::Discard { tag, .. } => (*tag, None),
+        ToWorker::Flush { tag, .. }
+        | ToWorker::Discard { tag, .. }
+        | ToWorker::Copy { tag, .. } => (*tag, None),
         other => panic!("the data path does not say {other:?}"),
     }
 }

@@ -10,6 +10,7 @@
 //! past them. A control file is nevertheless only opened for what its mode says.
 
 pub mod browse;
+mod copy;
 mod fallocate;
 pub mod init;
 mod origin;
@@ -499,21 +500,20 @@ impl Filesystem for SheepFs {
         }
     }
 
-    /// The kernel then copies by reading and writing.
     fn copy_file_range(
         &self,
-        _req: &Request,
-        _ino_in: INodeNo,
+        req: &Request,
+        ino_in: INodeNo,
         _fh_in: FileHandle,
-        _offset_in: u64,
-        _ino_out: INodeNo,
+        offset_in: u64,
+        ino_out: INodeNo,
         _fh_out: FileHandle,
-        _offset_out: u64,
-        _len: u64,
+        offset_out: u64,
+        len: u64,
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::EOPNOTSUPP);
+        self.copy(req, (ino_in, offset_in), (ino_out, offset_out), len, reply);
     }
 }
 

@@ -40,6 +40,14 @@ pub enum Kind {
     Zero,
     /// Whole objects away. Its slot is only the place of its record.
     Discard,
+    /// Bytes of a volume, maybe the same one, by the worker itself. Its slot is only the
+    /// place of its record.
+    Copy {
+        /// Where they come from.
+        from: VolumeId,
+        /// The first of them, in that volume.
+        at: u64,
+    },
 }
 
 /// A request of the kernel's, cut to the volume's size.
@@ -74,13 +82,34 @@ impl Request {
             (Kind::Discard, Some(_)) => {
                 ToWorker::Discard { tag, volume, offset, len: self.len, again }
             }
+            (Kind::Copy { from, at }, Some(_)) => {
+                ToWorker::Copy { tag, from, at, volume, offset, len: self.len, again }
+            }
             (Kind::Flush, _) | (_, None) => ToWorker::Flush { tag, volume },
         }
     }
 
     /// Whether it changes the volume.
     pub fn is_write(self) -> bool {
-        self.has_payload() || self.kind == Kind::Discard
+        self.makes_objects() || self.kind == Kind::Discard
+    }
+
+    /// Whether it may make objects.
+    pub fn makes_objects(self) -> bool {
+        self.has_payload() || self.source().is_some()
+    }
+
+    /// The volume that it reads, besides the one that it changes.
+    pub fn source(self) -> Option<VolumeId> {
+        match self.kind {
+            Kind::Copy { from, .. } => Some(from),
+            Kind::Read | Kind::Write | Kind::Flush | Kind::Zero | Kind::Discard => None,
+        }
+    }
+
+    /// Whether it is of that volume in any way.
+    pub fn concerns(self, volume: VolumeId) -> bool {
+        self.volume == volume || self.source() == Some(volume)
     }
 
     /// Whether it has bytes to be written.
@@ -92,7 +121,7 @@ impl Request {
     pub fn slot_len(self) -> u32 {
         match self.kind {
             Kind::Read | Kind::Write | Kind::Zero => self.len,
-            Kind::Discard => 1,
+            Kind::Discard | Kind::Copy { .. } => 1,
             Kind::Flush => 0,
         }
     }

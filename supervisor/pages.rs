@@ -35,6 +35,8 @@ pub struct Pages {
     cached: AtomicBool,
     /// Whether what is there was read since the attach, or since it was open the other way.
     settled: AtomicBool,
+    /// Whether something was changed since that the kernel knows nothing of.
+    outdated: AtomicBool,
 }
 
 impl Pages {
@@ -43,6 +45,9 @@ impl Pages {
     pub fn open(&self, is_first: bool, wanted: bool) -> Opened {
         if is_first {
             self.cached.store(wanted, Ordering::Release);
+        }
+        if self.outdated.swap(false, Ordering::AcqRel) {
+            self.settled.store(false, Ordering::Release);
         }
         if !self.is_cached() {
             // A mapping fills the page cache all the same.
@@ -53,6 +58,12 @@ impl Pages {
         } else {
             Opened::Fresh
         }
+    }
+
+    /// Something was changed for which the kernel drops no pages, as by a copy that failed
+    /// after a part of it was written. They go with the next open.
+    pub fn outdate(&self) {
+        self.outdated.store(true, Ordering::Release);
     }
 
     /// A request came from somebody who has it open, so that open is over.
@@ -90,6 +101,18 @@ mod tests {
         assert_eq!(pages.open(true, true), Opened::Fresh);
         pages.used();
         assert_eq!(pages.open(false, false), Opened::Kept);
+    }
+
+    #[test]
+    fn what_a_failed_copy_may_have_changed_goes_with_the_next_open() {
+        let pages = Pages::default();
+        pages.open(true, true);
+        pages.used();
+        pages.outdate();
+        pages.used();
+        assert_eq!(pages.open(false, true), Opened::Fresh);
+        pages.used();
+        assert_eq!(pages.open(false, true), Opened::Kept);
     }
 
     #[test]

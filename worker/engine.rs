@@ -1,12 +1,14 @@
 //! The worker's one owner of state: messages and replies go in, requests and
 //! messages come out, and nothing in here waits.
 
+mod copying;
 mod managing;
 
 use crate::ahead::Ahead;
 use crate::attach::{self, Attach};
 use crate::cache::Cache;
 use crate::context::{Context, Wire};
+use crate::copies::{Copies, Order};
 use crate::deadlines::Deadlines;
 use crate::frame::Reply;
 use crate::index_pages::{Fate, IndexPages, PAGES_MAX};
@@ -55,6 +57,7 @@ pub struct Engine {
     queries: HashMap<Tag, QueryRun>,
     managed: BTreeMap<Tag, Managed>,
     searches: HashMap<Tag, SearchRun>,
+    copies: Copies,
     waiters: HashMap<u32, Waiter>,
     cache: Cache,
     ahead: Ahead,
@@ -92,6 +95,7 @@ impl Engine {
             queries: HashMap::new(),
             managed: BTreeMap::new(),
             searches: HashMap::new(),
+            copies: Copies::default(),
             waiters: HashMap::new(),
             cache: Cache::new(cache_bytes, shared),
             ahead: Ahead::default(),
@@ -106,6 +110,12 @@ impl Engine {
     #[cfg(test)]
     pub fn limit_index_pages(&mut self, limit: usize) {
         self.pages = IndexPages::new(limit);
+    }
+
+    /// Lets copies have short pieces.
+    #[cfg(test)]
+    pub fn shorten_copies(&mut self, piece_len: u32) {
+        self.copies = Copies::with_pieces_of(piece_len);
     }
 
     /// Lets trees be split early.
@@ -172,7 +182,11 @@ impl Engine {
             ToWorker::Manage { tag, errand, begun } => self.manage(tag, errand, begun, around),
             ToWorker::GoOn { tag } => self.go_on(tag, around),
             ToWorker::Search { tag, search } => self.search(tag, search, around),
+            ToWorker::Copy { tag, from, at, volume, offset, len, again } => {
+                self.copy(Order { tag, from, at, volume, offset, len, again }, around);
+            }
         }
+        self.settle_copies(around);
     }
 
     fn resume(&mut self, tag: Tag, wanted: Wanted, around: &mut Surroundings) {
@@ -278,6 +292,7 @@ impl Engine {
             Some(Waiter::Managed(tag)) => self.managed_replied(tag, reply, around),
             None => false,
         };
+        self.settle_copies(around);
         if going { Err(LostReason::ShuttingDown) } else { Ok(()) }
     }
 
@@ -395,6 +410,7 @@ impl Engine {
         self.tell_paused(around);
         self.tick_managed(around);
         self.settle_deadlines();
+        self.settle_copies(around);
         self.ahead.expire(around.now);
         self.tell_usage(around);
     }

@@ -12,6 +12,7 @@ mod attach;
 mod cache;
 mod connection;
 mod context;
+mod copies;
 mod deadlines;
 mod departure;
 mod detection;

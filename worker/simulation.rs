@@ -6,6 +6,7 @@ mod ahead;
 mod cached;
 mod cases;
 mod cluster;
+mod copies;
 mod deaths;
 mod discards;
 mod hyper;
@@ -33,6 +34,8 @@ use std::time::{Duration, Instant};
 /// anything.
 const SHAPE: Shape = Shape { shift: 12, len: 40 * 4096 + 100, copy_policy: 0 };
 const VOLUME: VolumeId = VolumeId(1);
+/// Bytes of the pieces of copies; one may lie in two objects, or in three.
+const PIECE_LEN: u32 = 6000;
 
 /// A small random source, so that a failure can be repeated by its seed.
 mod rand_core {
@@ -110,6 +113,7 @@ impl Run {
             tree_limits,
         };
         run.engine.limit_trees(tree_limits);
+        run.engine.shorten_copies(PIECE_LEN);
         run.attach(VOLUME, "disk");
         run.patience = 5;
         run

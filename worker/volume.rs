@@ -19,6 +19,7 @@
 mod cached;
 mod discard;
 pub mod flush;
+mod hole;
 pub mod index;
 pub mod objects;
 mod pages;

@@ -119,6 +119,9 @@ pub enum Failure {
          that is dead for certain"
     )]
     LockedBy(SocketAddr),
+    /// The worker could not get memory.
+    #[error("the system gave no memory for the copy")]
+    NoMemory,
 }
 
 impl Failure {
@@ -132,6 +135,7 @@ impl Failure {
             Self::Unreachable => Errno::EHOSTUNREACH,
             Self::TimedOut => Errno::ETIMEDOUT,
             Self::NoSpace => Errno::ENOSPC,
+            Self::NoMemory => Errno::ENOMEM,
             Self::ReadOnly => Errno::EROFS,
             Self::Unusable(cause) => inode_errno(cause),
             Self::OutOfBounds | Self::Grown => Errno::EINVAL,

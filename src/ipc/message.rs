@@ -253,6 +253,24 @@ pub enum ToWorker {
         /// Which.
         search: Search,
     },
+    /// Read from one volume and write to another, or elsewhere in the same. The ranges lie
+    /// inside their volumes and don't overlap.
+    Copy {
+        /// Answered by [`FromWorker::Done`].
+        tag: Tag,
+        /// The volume to read.
+        from: VolumeId,
+        /// First byte, in that volume.
+        at: u64,
+        /// The volume to write.
+        volume: VolumeId,
+        /// First byte, in the volume.
+        offset: u64,
+        /// Bytes.
+        len: u32,
+        /// As in [`ToWorker::Write`].
+        again: bool,
+    },
 }
 
 /// From the worker to the supervisor.

@@ -83,7 +83,7 @@ impl<R> State<R> {
             // Nothing is copied for a read: it is told as soon as the lock is free.
             let stage = match request.kind {
                 Kind::Read => Stage::Told(generation, slot),
-                Kind::Write | Kind::Flush | Kind::Zero | Kind::Discard => {
+                Kind::Write | Kind::Flush | Kind::Zero | Kind::Discard | Kind::Copy { .. } => {
                     Stage::Filling(generation)
                 }
             };

@@ -94,7 +94,7 @@ impl<R> State<R> {
         let entry = self.table.get(tag).ok_or(refused)?;
         let told = matches!(entry.stage, Stage::Told(told, _) if told == generation);
         let object = Object::of(entry.request).find(|object| object.block == block);
-        match object.filter(|_| told && entry.request.has_payload()) {
+        match object.filter(|_| told && entry.request.makes_objects()) {
             Some(object) => {
                 self.creating.insert(object, tag);
                 Ok(())

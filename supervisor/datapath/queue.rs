@@ -146,12 +146,14 @@ impl<R> State<R> {
         tag: Option<Tag>,
         repeats: bool,
     ) -> Option<Blocker> {
-        if self.absent.contains(&request.volume) {
-            return Some(Blocker::Volume(request.volume));
-        }
-        let tree = Object::tree(request.volume);
-        if request.kind != Kind::Flush && self.fences.holds(tree) {
-            return Some(Blocker::Fence(tree));
+        for volume in request.source().into_iter().chain([request.volume]) {
+            if self.absent.contains(&volume) {
+                return Some(Blocker::Volume(volume));
+            }
+            let tree = Object::tree(volume);
+            if request.kind != Kind::Flush && self.fences.holds(tree) {
+                return Some(Blocker::Fence(tree));
+            }
         }
         if !request.is_write() {
             return None;
@@ -210,7 +212,9 @@ impl<R> State<R> {
     pub(super) fn is_refused(&self, request: Request) -> bool {
         let too_long =
             self.worker.as_ref().is_some_and(|w| request.slot_len() > w.link.arena().len());
-        self.refusing || too_long || self.replaced.contains(&request.volume)
+        let is_replaced = |volume| self.replaced.contains(&volume);
+        let replaced = is_replaced(request.volume) || request.source().is_some_and(is_replaced);
+        self.refusing || too_long || replaced
     }
 
     pub(super) fn may_tell(&self) -> bool {

@@ -12,6 +12,8 @@
 //!   then no other write to its object was answered, since all others wait for it;
 //! - what is newer than an orphan on the same object waits for its fence
 //!   ([`crate::fence`]);
+//! - a copy may find other bytes in its source than the first time, so to its orphans it
+//!   is newer, and waits for its own fences;
 //! - where the orphan may change the tree of a hyper volume, everything waits for its fence.
 
 use super::blocked::Blocker;
@@ -111,13 +113,15 @@ impl<R> State<R> {
     }
 
     /// Which writes repeat what may be on the wire. One that waited in the worker
-    /// for another write to create its object does not.
+    /// for another write to create its object does not; nor does a copy, whose source may
+    /// have been written to since: what is on the wire of it are other bytes then.
     fn mark_repeats(&mut self, is_told: &impl Fn(Stage) -> bool) {
         let creating = &self.creating;
         for (tag, entry) in self.table.iter_mut().filter(|(_, entry)| entry.request.is_write()) {
             let waited = |object| creating.get(&object).is_some_and(|creator| *creator != tag);
             let was_told = entry.repeats || is_told(entry.stage);
-            entry.repeats = was_told && !Object::of(entry.request).any(waited);
+            let is_same = entry.request.source().is_none();
+            entry.repeats = was_told && is_same && !Object::of(entry.request).any(waited);
         }
     }
 
@@ -183,7 +187,7 @@ impl<R> State<R> {
     /// start instead.
     pub fn replace(&mut self, volume: VolumeId, now: Instant) -> (Vec<Entry<R>>, Started) {
         self.replaced.insert(volume);
-        let of_volume = |entry: &Entry<R>| entry.request.volume == volume;
+        let of_volume = |entry: &Entry<R>| entry.request.concerns(volume);
         let entries = self.take(of_volume, now);
         (entries, self.start_waiting())
     }

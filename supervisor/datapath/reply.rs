@@ -2,8 +2,10 @@
 
 use crate::events::fuse_errno;
 use crate::uniques::Noted;
+use crate::volumes::Volume;
 use fuser::{ReplyData, ReplyEmpty, ReplyWrite};
 use nix::errno::Errno;
+use std::sync::Arc;
 
 /// Somebody who waits for a request.
 pub trait Parked: Send + 'static {
@@ -22,6 +24,8 @@ pub enum ParkedReply {
     Write(ReplyWrite, Noted),
     /// For a word.
     Flush(ReplyEmpty, Noted),
+    /// For that number of bytes, copied to that volume.
+    Copy(ReplyWrite, u32, Arc<Volume>, Noted),
 }
 
 impl Parked for ParkedReply {
@@ -32,6 +36,7 @@ impl Parked for ParkedReply {
                 reply.written(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
             }
             Self::Flush(reply, _noted) => reply.ok(),
+            Self::Copy(reply, len, _, _noted) => reply.written(len),
         }
     }
 
@@ -41,6 +46,10 @@ impl Parked for ParkedReply {
             Self::Read(reply, _noted) => reply.error(errno),
             Self::Write(reply, _noted) => reply.error(errno),
             Self::Flush(reply, _noted) => reply.error(errno),
+            Self::Copy(reply, _, volume, _noted) => {
+                volume.pages.outdate();
+                reply.error(errno);
+            }
         }
     }
 }

@@ -46,6 +46,8 @@ pub struct Sent {
     pub id: u32,
     pub request: Request,
     pub span: Option<Span>,
+    /// What was there when its worker died, if it is late: the next one may use the place.
+    pub left: Option<Vec<u8>>,
 }
 
 /// The used part of an inode: the header with the index's first page, and the
@@ -121,7 +123,7 @@ impl Wire for Cluster {
         self.asked += 1;
         let id = self.next_id;
         self.check_rules(&request);
-        self.sent.push(Sent { id, request, span });
+        self.sent.push(Sent { id, request, span, left: None });
         id
     }
 
@@ -231,7 +233,9 @@ impl Cluster {
         let header = sent.request.header(sent.id);
         let payload = match sent.request.payload() {
             Payload::Bytes(bytes) => bytes.to_vec(),
-            Payload::External => arena.bytes(sent.span.unwrap()).to_vec(),
+            Payload::External => {
+                sent.left.clone().unwrap_or_else(|| arena.bytes(sent.span.unwrap()).to_vec())
+            }
             Payload::None => Vec::new(),
         };
         if matches!(sent.request.opcode(), Some(Opcode::LockVdi | Opcode::GetVdiInfo)) {

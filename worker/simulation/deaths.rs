@@ -7,7 +7,7 @@
 //! next worker begins.
 
 use super::cluster::{GATEWAY, Sent};
-use super::{Run, VOLUME};
+use super::{PIECE_LEN, Run, VOLUME};
 use crate::engine::Engine;
 use sheepfs::ipc::{self, FromWorker, Gateways, Tag, ToWorker, VolumeFacts};
 use sheepfs::wire::name::VolumeName;
@@ -120,6 +120,7 @@ impl Supervisor {
         run.engine = Engine::new(cache_bytes, true);
         run.engine.limit_index_pages(0);
         run.engine.limit_trees(run.tree_limits);
+        run.engine.shorten_copies(PIECE_LEN);
         if !run.cluster.hyper && run.random.below(3) == 0 {
             run.cluster.end_snapshot();
             run.cluster.snapshot();
@@ -135,7 +136,8 @@ impl Supervisor {
             let mut message = message.clone();
             if let ToWorker::Write { again, .. }
             | ToWorker::Zero { again, .. }
-            | ToWorker::Discard { again, .. } = &mut message
+            | ToWorker::Discard { again, .. }
+            | ToWorker::Copy { again, .. } = &mut message
             {
                 *again = true;
             }
@@ -182,7 +184,10 @@ impl Run {
                 [Opcode::RemoveObj.code(), Opcode::DecrefObj.code()].contains(&header.opcode);
             let lock = [Opcode::LockVdi.code(), Opcode::ReleaseVdi.code()].contains(&header.opcode);
             match self.random.below(3) {
-                0 if object && data || removal => self.orphans.push(sent),
+                0 if object && data || removal => {
+                    let left = sent.span.map(|span| self.arena.bytes(span).to_vec());
+                    self.orphans.push(Sent { left, ..sent });
+                }
                 1 if object || lock || removal => drop(self.cluster.execute(&sent, &self.arena)),
                 _ => {}
             }
