@@ -1,6 +1,7 @@
 //! The data path against a worker that is a `Vec<u8>`, or silent, or gone, or lying.
 
 mod cleared;
+mod copied;
 mod growing;
 mod orphans;
 mod recovery;

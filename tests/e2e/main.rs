@@ -15,6 +15,7 @@
 //! | [`mapped`] | volumes in memory, shared and private |
 //! | [`synced`] | what `O_SYNC`, `fsync` and others mean |
 //! | [`hyper_discards`] | the same of hyper volumes |
+//! | [`copies`] | copies between volumes, by the worker itself |
 //! | [`objects`] | objects of all sizes, made by many writers at once |
 //! | [`filesystems`] | ext4 and XFS on a loop device over a volume |
 //! | [`trimmed`] | the same with discards, while files come and go |
@@ -52,6 +53,7 @@ mod wire;
 mod behind;
 mod calls;
 mod control;
+mod copies;
 mod data;
 mod discards;
 mod exerciser;
