@@ -21,6 +21,7 @@
 //! | [`failover`] | another sheep on request, and requests that are refused |
 //! | [`others`] | snapshots, sizes and deletions by somebody else, under load |
 //! | [`discards`] | workers and gateways that die while blocks are discarded |
+//! | [`copies`] | workers and gateways that die while ranges are copied |
 //! | [`attach`] | crashes while volumes come and go |
 //! | [`crowd`] | many volumes |
 //! | [`many`] | many requests and no sheep |
@@ -32,6 +33,8 @@
 
 #[path = "../support/cluster.rs"]
 mod cluster;
+#[path = "../support/copying.rs"]
+mod copying;
 #[path = "../support/errands.rs"]
 mod errands;
 #[path = "../support/fio.rs"]
@@ -56,6 +59,7 @@ mod tools;
 mod wire;
 
 mod attach;
+mod copies;
 mod crowd;
 mod discards;
 mod failover;

@@ -22,6 +22,7 @@
 //! | [`fences`] | what was fenced still is |
 //! | [`resend`] | a kernel that delivers nothing again |
 //! | [`state`] | a state that can't be read |
+//! | [`copies`] | copies between volumes that are under way |
 //! | [`crowd`] | many volumes |
 //! | [`cache`] | dirty pages of the kernel's |
 //! | [`pages`] | the page cache switched meanwhile |
@@ -37,6 +38,8 @@
 
 #[path = "../support/cluster.rs"]
 mod cluster;
+#[path = "../support/copying.rs"]
+mod copying;
 #[path = "../support/errands.rs"]
 mod errands;
 #[path = "../support/fio.rs"]
@@ -69,6 +72,7 @@ mod wire;
 mod apart;
 mod cache;
 mod control;
+mod copies;
 mod crowd;
 mod descriptors;
 mod ends;
