@@ -147,6 +147,8 @@ pub enum Event {
     },
     /// Somebody asked for the space of the file system.
     StatFs {
+        /// Of a volume: log2 of the size of its objects.
+        unit: Option<u8>,
         /// To be dropped with the answer.
         noted: Noted,
         /// Completed with the cluster's space.

@@ -350,8 +350,9 @@ impl Filesystem for SheepFs {
         reply.ok();
     }
 
-    fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        self.events.tell(Event::StatFs { reply, noted: self.uniques.note(req.unique()) });
+    fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let unit = self.volume(ino).map(|volume| volume.shift());
+        self.events.tell(Event::StatFs { unit, noted: self.uniques.note(req.unique()), reply });
     }
 
     fn setxattr(

@@ -12,8 +12,11 @@ use fuser::{
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The unit in which `df` is told the space.
-const STATFS_BLOCK_LEN: u32 = 4096;
+/// The unit in which the space is told, log2. For a volume it is the size of its
+/// objects: the loop device takes it for the granularity of discards, when a volume is
+/// set up as one. Both of the sizes that statvfs(3) has are that unit, since programs
+/// differ in which of them they multiply by.
+const STATFS_SHIFT: u8 = 12;
 /// The longest name of a file in the tree, that of a volume.
 const NAME_LEN_MAX: u32 = 255;
 
@@ -28,10 +31,10 @@ pub enum Parked {
     Write(ReplyWrite, u32, RequestId),
     /// Of a look at the tree of VDIs.
     Browse(Box<Browse>),
-    /// Of a question for the cluster's space.
-    Space(ReplyStatfs),
     /// Of a change of a volume's size; whose it is.
     Grow(ReplyAttr, Arc<Volume>, Look),
+    /// Of a question for the cluster's space, in units of that size, log2.
+    Space(ReplyStatfs, Option<u8>),
 }
 
 impl Parked {
@@ -46,11 +49,11 @@ impl Parked {
                 reply.data(slice(&texts.open(handle, text), range));
             }
             (Self::Write(reply, len, _), Answer::Done) => reply.written(len),
-            (Self::Space(reply), Answer::Space(totals)) => answer_space(reply, totals),
             (Self::Grow(reply, volume, look), Answer::Done) => {
                 reply.attr(&VOLUME_TTL, &look.of_volume(&volume));
             }
             (Self::Browse(browse), Answer::Census(census)) => browse.complete(&census, texts),
+            (Self::Space(reply, unit), Answer::Space(totals)) => answer_space(reply, unit, totals),
             (parked, Answer::Refused(errno)) => parked.refuse(fuse_errno(errno)),
             (parked, Answer::Done | Answer::Text(_) | Answer::Space(_) | Answer::Census(_)) => {
                 parked.refuse(Errno::EIO);
@@ -63,15 +66,16 @@ impl Parked {
             Self::Open(reply, _) => reply.error(errno),
             Self::Read(reply, ..) => reply.error(errno),
             Self::Write(reply, ..) => reply.error(errno),
-            Self::Space(reply) => reply.error(errno),
             Self::Grow(reply, ..) => reply.error(errno),
             Self::Browse(browse) => browse.refuse(errno),
+            Self::Space(reply, _) => reply.error(errno),
         }
     }
 }
 
-fn answer_space(reply: ReplyStatfs, totals: Totals) {
-    let block = u64::from(STATFS_BLOCK_LEN);
-    let (blocks, free) = (totals.size / block, totals.free.min(totals.size) / block);
-    reply.statfs(blocks, free, free, 0, 0, STATFS_BLOCK_LEN, NAME_LEN_MAX, STATFS_BLOCK_LEN);
+fn answer_space(reply: ReplyStatfs, unit: Option<u8>, totals: Totals) {
+    let unit = 1_u32.checked_shl(unit.unwrap_or(STATFS_SHIFT).into()).unwrap_or(1 << STATFS_SHIFT);
+    let units = |bytes: u64| bytes / u64::from(unit);
+    let (blocks, free) = (units(totals.size), units(totals.free.min(totals.size)));
+    reply.statfs(blocks, free, free, 0, 0, unit, NAME_LEN_MAX, unit);
 }

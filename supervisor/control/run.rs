@@ -215,7 +215,9 @@ impl Shell {
             Event::Browse { search, is_afresh, browse, noted } => {
                 Input::Search(self.park(Parked::Browse(browse), noted), search, is_afresh)
             }
-            Event::StatFs { noted, reply } => Input::Space(self.park(Parked::Space(reply), noted)),
+            Event::StatFs { unit, noted, reply } => {
+                Input::Space(self.park(Parked::Space(reply, unit), noted))
+            }
             Event::Worker { generation, message } => Input::Worker(generation, message),
             Event::WorkerBroken { generation, nonsense } => {
                 Input::WorkerBroken { generation, nonsense }
