@@ -29,8 +29,8 @@ pub use channel::{Channel, ChannelError, SupervisorEnd, WorkerEnd};
 pub use errand::{Errand, Mark, NewShape};
 pub use failure::Failure;
 pub use message::{
-    Allocation, CacheUsage, ClusterFacts, FromWorker, Gateways, Locking, LostReason, Query,
-    QuietReason, Report, Search, Tag, ToWorker, VolumeFacts, VolumeId,
+    Allocation, CacheUsage, ClusterFacts, FromWorker, Gateways, Labels, Locking, LostReason, Query,
+    QuietReason, Report, Search, SeekTarget, Tag, ToWorker, VolumeFacts, VolumeId,
 };
 pub use route::{Route, Routed};
 pub use slots::Slots;

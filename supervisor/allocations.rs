@@ -71,6 +71,11 @@ impl Allocations {
         Self { volumes, written }
     }
 
+    /// The volumes that they may be of.
+    pub fn volumes(&self) -> &Volumes {
+        &self.volumes
+    }
+
     /// One was written, or is to be forgotten, as a worker says: what can't be is
     /// ignored.
     pub fn heard(&self, id: VolumeId, allocation: Allocation, now: Instant) {

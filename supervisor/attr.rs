@@ -1,9 +1,13 @@
 //! What `stat` says of everything in the tree. Pure: time is an argument.
 //!
 //! Control files have size 0 and are opened for direct I/O, like those of procfs,
-//! and are never cached. A volume has the size of its VDI; until holes are
-//! reported all of it counts as allocated, since `tar -S` and `cp --sparse` drop
-//! data where the blocks say 0.
+//! and are never cached. A volume has the size of its VDI, and as many blocks as its
+//! objects have, never fewer (the worker's `volume::extents` counts them): `tar -S`
+//! and `cp --sparse` drop data where the blocks say 0.
+//!
+//! `st_blksize` is not the size of its objects: programs read and write in pieces of
+//! that many bytes, and 4 MiB for each small read would be a bad bargain. Who must know
+//! the size of the objects learns it from statfs(2), as the loop device does.
 
 use crate::tree::Node;
 use crate::volumes::Volume;
@@ -69,7 +73,7 @@ impl Look {
         let facts = volume.facts();
         FileAttr {
             size: facts.size,
-            blocks: facts.size.div_ceil(BLOCK_LEN),
+            blocks: volume.stored_len().div_ceil(BLOCK_LEN),
             perm: self.mode_of(&facts),
             uid: self.volume_uid,
             gid: self.volume_gid,
@@ -116,7 +120,7 @@ pub fn time_of(create_time: u64) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sheepfs::ipc::VolumeId;
+    use sheepfs::ipc::{Labels, VolumeId};
     use sheepfs::wire::name::VolumeName;
 
     fn volume(size: u64, snapshot: bool) -> Volume {
@@ -131,6 +135,7 @@ mod tests {
             snapshot,
             hyper: false,
             locked: false,
+            labels: Labels::default(),
         };
         Volume::new(VolumeId(1), VolumeName::parse(b"alpha").unwrap(), facts)
     }

@@ -1,5 +1,5 @@
-//! The data path: reads, writes, flushes, discards and copies of volumes, from the FUSE threads to
-//! the worker and back, over the deaths of workers.
+//! The data path: reads, writes, flushes, discards, copies and seeks of volumes, from the FUSE
+//! threads to the worker and back, over the deaths of workers.
 //!
 //! A FUSE thread leases a slot of the arena, copies a write's bytes into it, parks
 //! the kernel's owned reply in the in-flight table, sends a message, and returns.
@@ -50,14 +50,15 @@ pub use reply::{Parked, ParkedReply};
 
 use crate::allocations::Allocations;
 use crate::fence::Object;
-use crate::inflight::{Allegation, Entry, Kind, Payload, Request, Slot};
+use crate::inflight::{Allegation, Entry, Kind, Payload, Request, Slot, Sought};
 use crate::link::{Link, Outcome};
 use crate::state::Records;
 use crate::volumes::Volume;
 use admission::{Admission, Told};
 use nix::errno::Errno;
 use queue::{Start, Started, State};
-use sheepfs::ipc::{Allocation, Failure, QuietReason, Tag, VolumeId};
+use sheepfs::ipc::{Allocation, Failure, QuietReason, SeekTarget, Tag, VolumeId};
+use sheepfs::wire::cluster::BlockUsage;
 use sheepfs::wire::name::VolumeName;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -164,6 +165,32 @@ impl<R> DataPath<R> {
         self.lock().note_growing(generation, tag)
     }
 
+    /// The worker of that generation says where a seek ends; `None`: nowhere.
+    ///
+    /// # Errors
+    /// When that can't be.
+    pub fn note_sought(
+        &self,
+        generation: u64,
+        tag: Tag,
+        offset: Option<u64>,
+    ) -> Result<(), Allegation> {
+        self.lock().note_sought(generation, tag, offset)
+    }
+
+    /// The worker of that generation says how many objects a volume has. `false`: there
+    /// is no such volume yet.
+    pub fn note_stored(
+        &self,
+        generation: u64,
+        volume: VolumeId,
+        number: u64,
+        usage: Option<BlockUsage>,
+    ) -> bool {
+        let volume = self.allocations.volumes().by_id(volume);
+        volume.inspect(|volume| volume.note_stored(generation, number, usage)).is_some()
+    }
+
     /// The worker has written an index entry.
     pub fn note_allocated(&self, volume: VolumeId, allocation: Allocation) {
         self.allocations.heard(volume, allocation, Instant::now());
@@ -208,6 +235,11 @@ impl<R: Parked> DataPath<R> {
     /// Makes everything durable that was answered before.
     pub fn flush(&self, volume: &Volume, reply: R) {
         self.submit(request(Kind::Flush, volume, 0, 0), &[], Cut::Never, reply);
+    }
+
+    /// Looks for data or for a hole, from inside the volume on.
+    pub fn seek(&self, volume: &Volume, offset: u64, target: SeekTarget, reply: R) {
+        self.submit(request(Kind::Seek(target), volume, offset, 0), &[], Cut::Never, reply);
     }
 
     /// That worker serves from now on: it is connected, and it is told of all that
@@ -329,9 +361,12 @@ impl<R: Parked> DataPath<R> {
                 request.len = len;
                 let payload = match request.kind {
                     Kind::Write => Payload::Kept(bytes[..len as usize].to_vec()),
-                    Kind::Read | Kind::Flush | Kind::Zero | Kind::Discard | Kind::Copy { .. } => {
-                        Payload::None
-                    }
+                    Kind::Read
+                    | Kind::Flush
+                    | Kind::Zero
+                    | Kind::Discard
+                    | Kind::Copy { .. }
+                    | Kind::Seek(_) => Payload::None,
                 };
                 let parked = self.lock().park(request, payload, reply, now);
                 match parked {
@@ -395,7 +430,11 @@ fn answer<R: Parked>(
             );
             entry.reply.fail(errno);
         }
-        (Ok(()), None) => entry.reply.done(&[]),
+        (Ok(()), None) => match entry.sought {
+            Sought::Unsaid => entry.reply.done(&[]),
+            Sought::Nowhere => entry.reply.fail(Errno::ENXIO),
+            Sought::At(offset) => entry.reply.sought(offset),
+        },
         (Ok(()), Some(slot)) => {
             if entry.request.kind == Kind::Read {
                 link.arena().touch(slot.span);

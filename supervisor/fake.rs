@@ -5,8 +5,8 @@
 use crate::link::Link;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sheepfs::ipc::{
-    Arena, ChannelError, Failure, FromWorker, RawSpan, Tag, ToWorker, VolumeFacts, VolumeId,
-    WorkerEnd, channel,
+    Arena, ChannelError, Failure, FromWorker, Labels, RawSpan, SeekTarget, Tag, ToWorker,
+    VolumeFacts, VolumeId, WorkerEnd, channel,
 };
 use sheepfs::wire::name::VolumeName;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +15,8 @@ use std::thread::JoinHandle;
 
 /// Longer than anything here takes on a busy machine; its end fails a test.
 const DEADLINE_MS: u16 = 60_000;
+/// The size of an object of [`volume`].
+const OBJECT_LEN: usize = 4 << 20;
 
 /// The other end of a link.
 #[derive(Debug)]
@@ -52,6 +54,7 @@ pub fn volume(id: u32, name: &str, size: u64, snapshot: bool) -> Arc<crate::volu
         snapshot,
         hyper: false,
         locked: !snapshot,
+        labels: Labels::default(),
     };
     let name = VolumeName::parse(name.as_bytes()).unwrap();
     Arc::new(crate::volumes::Volume::new(VolumeId(id), name, facts))
@@ -113,7 +116,25 @@ impl FakeWorker {
                 self.done(tag, Ok(()));
             }
             ToWorker::Flush { tag, .. } => self.done(tag, Ok(())),
+            ToWorker::Seek { tag, offset, target, .. } => {
+                self.say(FromWorker::Sought { tag, offset: self.seek(offset, target) });
+                self.done(tag, Ok(()));
+            }
             other => panic!("the data path does not say {other:?}"),
+        }
+    }
+
+    /// Objects that hold nothing but zeros are holes.
+    fn seek(&self, offset: u64, target: SeekTarget) -> Option<u64> {
+        let objects = (0u64..).step_by(OBJECT_LEN).zip(self.disk.chunks(OBJECT_LEN));
+        let behind = objects.filter(|(start, _)| start + OBJECT_LEN as u64 > offset);
+        let data = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);
+        let wanted = |bytes| data(bytes) == (target == SeekTarget::Data);
+        let found =
+            behind.filter(|(_, bytes)| wanted(bytes)).map(|(start, _)| start.max(offset)).next();
+        match target {
+            SeekTarget::Data => found,
+            SeekTarget::Hole => found.or(Some(self.disk.len() as u64)),
         }
     }
 
@@ -141,7 +162,8 @@ pub fn tag_of(message: &ToWorker) -> (Tag, Option<RawSpan>) {
         ToWorker::Zero { tag, span, .. } => (*tag, Some(*span)),
         ToWorker::Flush { tag, .. }
         | ToWorker::Discard { tag, .. }
-        | ToWorker::Copy { tag, .. } => (*tag, None),
+        | ToWorker::Copy { tag, .. }
+        | ToWorker::Seek { tag, .. } => (*tag, None),
         other => panic!("the data path does not say {other:?}"),
     }
 }

@@ -13,6 +13,7 @@ pub mod browse;
 mod copy;
 mod fallocate;
 pub mod init;
+mod lseek;
 mod origin;
 mod serve;
 mod setattr;
@@ -369,15 +370,14 @@ impl Filesystem for SheepFs {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let value = self.volume(ino).and_then(|volume| xattr::value(&volume.facts(), name));
-        match value {
-            Some(value) => xattr::answer(value.as_bytes(), size, reply),
+        match self.volume(ino).and_then(|volume| xattr::value(&volume, name)) {
+            Some(value) => xattr::answer(&value, size, reply),
             None => reply.error(Errno::ENODATA),
         }
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = if self.volume(ino).is_some() { xattr::names() } else { Vec::new() };
+        let names = self.volume(ino).map(|volume| xattr::names(&volume)).unwrap_or_default();
         xattr::answer(&names, size, reply);
     }
 
@@ -487,18 +487,14 @@ impl Filesystem for SheepFs {
 
     fn lseek(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let size = self.volume(ino).map_or(0, |volume| volume.size());
-        match setattr::seek(size, offset, whence) {
-            Ok(offset) => reply.offset(offset),
-            Err(errno) => reply.error(errno),
-        }
+        self.seek(req, ino, offset, whence, reply);
     }
 
     fn copy_file_range(

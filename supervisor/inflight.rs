@@ -1,4 +1,4 @@
-//! The in-flight table: every read, write and flush that the kernel waits for,
+//! The in-flight table: every read, write, flush and seek that the kernel waits for,
 //! whether a worker was told of it or not.
 //!
 //! It is ordered by age, and it holds all that a replay needs: the request, its
@@ -18,7 +18,7 @@
 //! table once, and only after that worker was told of it; anything else is refused.
 
 use crate::steps::Rest;
-use sheepfs::ipc::{Arena, RawSpan, Span, Tag, ToWorker, VolumeId};
+use sheepfs::ipc::{Arena, RawSpan, SeekTarget, Span, Tag, ToWorker, VolumeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,6 +48,8 @@ pub enum Kind {
         /// The first of them, in that volume.
         at: u64,
     },
+    /// Where the next data or hole begins; has no slot.
+    Seek(SeekTarget),
 }
 
 /// A request of the kernel's, cut to the volume's size.
@@ -59,7 +61,7 @@ pub struct Request {
     pub volume: VolumeId,
     /// First byte, in the volume.
     pub offset: u64,
-    /// Bytes; 0 for a flush only.
+    /// Bytes; 0 for a flush or a seek only.
     pub len: u32,
     /// log2 of the size of the volume's objects.
     pub shift: u8,
@@ -85,6 +87,7 @@ impl Request {
             (Kind::Copy { from, at }, Some(_)) => {
                 ToWorker::Copy { tag, from, at, volume, offset, len: self.len, again }
             }
+            (Kind::Seek(target), _) => ToWorker::Seek { tag, volume, offset, target },
             (Kind::Flush, _) | (_, None) => ToWorker::Flush { tag, volume },
         }
     }
@@ -103,7 +106,9 @@ impl Request {
     pub fn source(self) -> Option<VolumeId> {
         match self.kind {
             Kind::Copy { from, .. } => Some(from),
-            Kind::Read | Kind::Write | Kind::Flush | Kind::Zero | Kind::Discard => None,
+            Kind::Read | Kind::Write | Kind::Flush | Kind::Zero | Kind::Discard | Kind::Seek(_) => {
+                None
+            }
         }
     }
 
@@ -122,7 +127,7 @@ impl Request {
         match self.kind {
             Kind::Read | Kind::Write | Kind::Zero => self.len,
             Kind::Discard | Kind::Copy { .. } => 1,
-            Kind::Flush => 0,
+            Kind::Flush | Kind::Seek(_) => 0,
         }
     }
 }
@@ -181,6 +186,17 @@ pub enum Stage {
     Told(u64, Option<Slot>),
 }
 
+/// Where a seek ends, as the worker says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// It has not said so yet.
+    Unsaid,
+    /// There is no data any more.
+    Nowhere,
+    /// There.
+    At(u64),
+}
+
 /// A request and who waits for it.
 #[derive(Debug)]
 pub struct Entry<R> {
@@ -199,6 +215,8 @@ pub struct Entry<R> {
     pub told_before: bool,
     /// Whether a worker may have begun with it, of this process or of the one before.
     pub again: bool,
+    /// Where it ends, if it is a seek.
+    pub sought: Sought,
     /// When the kernel asked.
     pub since: Instant,
     /// What the kernel wants cleared after this step.
@@ -217,6 +235,9 @@ pub enum Allegation {
     /// That request does not create such an object.
     #[error("it says that request {0} creates an object, which it can't")]
     CreatesNothing(u64),
+    /// That request looks for nothing, or not there.
+    #[error("it says where request {0} ends, which can't be")]
+    SeeksNothing(u64),
 }
 
 /// The table.
@@ -246,6 +267,7 @@ impl<R> InFlight<R> {
             repeats: false,
             told_before: false,
             again: false,
+            sought: Sought::Unsaid,
             since: now,
             rest: None,
         };

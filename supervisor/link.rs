@@ -259,6 +259,13 @@ impl Link {
                 }
                 // All that it follows is in the state by now.
                 Ok(Some(FromWorker::Discarding { .. })) => self.send(ToWorker::Noted),
+                Ok(Some(FromWorker::Sought { tag, offset })) => {
+                    if let Err(lie) = data.note_sought(self.generation, tag, offset) {
+                        return (done, Err(lie.into()));
+                    }
+                }
+                Ok(Some(FromWorker::Stored { volume, number, usage }))
+                    if data.note_stored(self.generation, volume, number, usage) => {}
                 Ok(Some(FromWorker::Done { tag, outcome })) if tag.0 & CONTROL_TAG == 0 => {
                     done.push((tag, outcome));
                 }

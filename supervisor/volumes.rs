@@ -4,6 +4,8 @@
 //! The control loop alone adds and removes volumes; FUSE threads look them up.
 //! A lookup takes a read lock for as long as it takes to clone an `Arc`.
 
+mod stored;
+
 use crate::pages::Pages;
 use crate::state::SavedVolume;
 use sheepfs::ipc::{VolumeFacts, VolumeId};
@@ -12,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use stored::Stored;
 
 /// Inode numbers of working volumes start here; the vid follows in the low bits.
 const INO_WORKING: u64 = 1 << 32;
@@ -32,6 +35,7 @@ pub struct Volume {
     pub pages: Pages,
     shift: u8,
     facts: RwLock<VolumeFacts>,
+    stored: Stored,
     opens: AtomicU64,
 }
 
@@ -42,7 +46,8 @@ impl Volume {
         let ino = base | u64::from(facts.vid);
         let shift = facts.block_size_shift;
         let facts = RwLock::new(facts);
-        Self { id, name, ino, pages: Pages::default(), shift, facts, opens: AtomicU64::new(0) }
+        let (pages, stored, opens) = (Pages::default(), Stored::default(), AtomicU64::new(0));
+        Self { id, name, ino, pages, shift, facts, stored, opens }
     }
 
     /// As a predecessor of this process knew it, under its inode number.

@@ -15,6 +15,7 @@ use crate::index_pages::{Fate, IndexPages, PAGES_MAX};
 use crate::query::{self, Part, QueryRun, send_report};
 use crate::resume::{Resume, Wanted};
 use crate::search::SearchRun;
+use crate::turns::Turns;
 use crate::volume::objects::Kind;
 use crate::volume::recent::Allocation;
 use crate::volume::{Transfer, Volume, Wait};
@@ -64,6 +65,8 @@ pub struct Engine {
     pages: IndexPages,
     /// How many entries the nodes of hyper volumes' trees have room for.
     tree_limits: Limits,
+    /// Whose turn it is to count its objects.
+    turns: Turns,
     flush_refused: bool,
     /// What the supervisor knows of the cache, and when it may hear more.
     told: (CacheUsage, Option<Instant>),
@@ -101,6 +104,7 @@ impl Engine {
             ahead: Ahead::default(),
             pages: IndexPages::new(PAGES_MAX),
             tree_limits: Limits::REAL,
+            turns: Turns::default(),
             flush_refused: false,
             told: (CacheUsage::default(), None),
         }
@@ -184,6 +188,11 @@ impl Engine {
             ToWorker::Search { tag, search } => self.search(tag, search, around),
             ToWorker::Copy { tag, from, at, volume, offset, len, again } => {
                 self.copy(Order { tag, from, at, volume, offset, len, again }, around);
+            }
+            ToWorker::Seek { tag, volume, offset, target } => {
+                self.with_volume(tag, volume, around, |volume, io| {
+                    volume.seek(tag, offset, target, io);
+                });
             }
         }
         self.settle_copies(around);
@@ -292,6 +301,7 @@ impl Engine {
             Some(Waiter::Managed(tag)) => self.managed_replied(tag, reply, around),
             None => false,
         };
+        self.give_turns(around);
         self.settle_copies(around);
         if going { Err(LostReason::ShuttingDown) } else { Ok(()) }
     }
@@ -342,6 +352,20 @@ impl Engine {
         volumes.insert(id, volume);
         if let Some(volume) = volumes.get_mut(&id) {
             volume.begin(&mut io);
+        }
+        self.turns.wish(id);
+    }
+
+    /// Lets volumes count their objects, a few at a time.
+    fn give_turns(&mut self, around: &mut Surroundings) {
+        let volumes = &self.volumes;
+        self.turns.keep(|id| volumes.get(&id).is_some_and(Volume::has_turn));
+        while let Some(id) = self.turns.next() {
+            self.deadlines.touch(id);
+            let (mut io, volumes) = self.context(around);
+            if let Some(volume) = volumes.get_mut(&id) {
+                volume.take_turn(&mut io);
+            }
         }
     }
 
@@ -409,6 +433,7 @@ impl Engine {
         }
         self.tell_paused(around);
         self.tick_managed(around);
+        self.give_turns(around);
         self.settle_deadlines();
         self.settle_copies(around);
         self.ahead.expire(around.now);

@@ -38,6 +38,7 @@ mod session;
 mod sheep;
 #[cfg(test)]
 mod simulation;
+mod turns;
 mod vdis;
 mod verdict;
 mod volume;

@@ -9,6 +9,7 @@ mod cluster;
 mod copies;
 mod deaths;
 mod discards;
+mod extents;
 mod hyper;
 mod pages;
 mod random;
@@ -263,6 +264,8 @@ fn is_answer(message: &FromWorker) -> bool {
             | FromWorker::HeaderSeen { .. }
             | FromWorker::LockSent { .. }
             | FromWorker::CacheUse { .. }
+            | FromWorker::Sought { .. }
+            | FromWorker::Stored { .. }
     )
 }
 

@@ -18,6 +18,7 @@
 
 mod cached;
 mod discard;
+mod extents;
 pub mod flush;
 mod hole;
 pub mod index;
@@ -38,12 +39,13 @@ use crate::context::Context;
 use crate::engine::Waiter;
 use crate::verdict::{Verdict, on_object};
 use discard::{Discard, Question};
+use extents::Extents;
 use flush::Barriers;
 use index::{Index, Update, Updates};
 use objects::{Kind, ObjectQueue, Part, PartId, State};
 use recent::{Allocation, Recent};
 use reload::Reload;
-use sheepfs::ipc::{Failure, Gateways, Span, Tag, VolumeFacts, VolumeId};
+use sheepfs::ipc::{Failure, Gateways, Labels, Span, Tag, VolumeFacts, VolumeId};
 use sheepfs::wire::btree::Limits;
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::name::VdiName;
@@ -82,6 +84,10 @@ pub enum Wait {
     Page(u32),
     /// The header, to see whether that page was still our VDI's.
     PageHeader(u32, Box<[u8]>),
+    /// A stretch of the index, for seeks and the count: that load of it.
+    Stretch(u32),
+    /// The header, to see whether that stretch was still our VDI's.
+    StretchHeader(u32),
     /// An index update.
     Update(Update),
     /// A piece of the tree, for that lookup.
@@ -174,6 +180,7 @@ pub struct Volume {
     barriers: Barriers,
     recent: Recent,
     streams: Streams,
+    extents: Extents,
     /// Bytes that its readers had under way by themselves lately.
     depth: u64,
     /// The gateway through which an earlier worker asked for the next vid's lock.
@@ -222,6 +229,7 @@ impl Volume {
             barriers: Barriers::default(),
             recent: if hyper { Recent::off(now) } else { Recent::new(now) },
             streams: Streams::default(),
+            extents: Extents::default(),
             depth: 0,
             lock_sent: Gateways::default(),
             repairing: None,
@@ -242,6 +250,9 @@ impl Volume {
         self.recent.inherit(former.allocations, now);
         self.lock_sent = former.lock_sent;
         self.repairing = former.repairing;
+        if self.is_hyper() {
+            self.extents = Extents::held();
+        }
         if former.became_snapshot {
             self.phase = Phase::Draining;
         }
@@ -251,6 +262,7 @@ impl Volume {
     /// The supervisor was told of it: what does not wait for requests begins.
     pub fn begin(&mut self, io: &mut Io) {
         self.claim(io);
+        self.say_stored(io);
         self.settle(io);
     }
 
@@ -267,6 +279,11 @@ impl Volume {
             snapshot: self.header.is_snapshot(),
             hyper: self.header.is_hyper(),
             locked: self.locked.is_some(),
+            labels: Labels {
+                name: self.header.name.clone(),
+                tag: self.header.tag.clone(),
+                parent: self.header.parent_vdi_id,
+            },
         }
     }
 
@@ -281,6 +298,7 @@ impl Volume {
             return io.done(tag, Err(failure));
         }
         self.recent.note_use();
+        self.release_count(io);
         let len = u64::from(span.len());
         let ahead = (kind == Kind::Read).then(|| self.streams.note(offset, len)).flatten();
         if kind == Kind::Read && self.read_cached(offset, span, io) {
@@ -397,6 +415,8 @@ impl Volume {
             Wait::PageHeader(page, entries) => {
                 self.page_confirmed(page, &entries, (verdict, bytes), io);
             }
+            Wait::Stretch(number) => self.stretch_replied(number, verdict, bytes, io),
+            Wait::StretchHeader(number) => self.stretch_confirmed(number, verdict, bytes, io),
             Wait::Update(update) => self.update_replied(&update, verdict, io),
             Wait::Lookup(id) => self.lookup_replied(id, verdict, bytes, io),
             Wait::Tree => self.tree_replied(verdict, bytes, io),
@@ -458,6 +478,7 @@ impl Volume {
         self.tick_flushes(io);
         self.tick_discards(io);
         self.tick_reload(io);
+        self.tick_extents(io);
         self.check_header(io);
         self.settle(io);
     }
@@ -472,7 +493,9 @@ impl Volume {
         let parts = self.objects.values().filter_map(ObjectQueue::delayed_until).min();
         let flushes = self.barriers.delayed_until();
         let discards = self.discards.values().filter_map(Discard::delayed_until).min();
-        [self.updates_delayed, reload, parts, flushes, discards].into_iter().flatten().min()
+        let extents = self.extents.deadline();
+        let first = [self.updates_delayed, reload, parts, flushes, discards, extents];
+        first.into_iter().flatten().min()
     }
 
     /// Whether nothing is on the wire, and nothing that was begun has more to send.
@@ -490,7 +513,8 @@ impl Volume {
             self.begin_reload(io);
         }
         let settled = matches!(self.phase, Phase::Serving | Phase::Failed(_));
-        if settled && self.ops.is_empty() && self.on_wire == 0 && self.barriers.is_idle() {
+        let waited_for = !self.ops.is_empty() || !self.extents.is_idle();
+        if settled && !waited_for && self.on_wire == 0 && self.barriers.is_idle() {
             self.finish_detach(io);
         }
     }

@@ -10,7 +10,8 @@ mod report;
 mod search;
 
 pub use facts::{
-    Allocation, CacheUsage, ClusterFacts, Gateways, Locking, LostReason, QuietReason, VolumeFacts,
+    Allocation, CacheUsage, ClusterFacts, Gateways, Labels, Locking, LostReason, QuietReason,
+    SeekTarget, VolumeFacts,
 };
 pub use report::{Query, Report};
 pub use search::Search;
@@ -19,6 +20,7 @@ use super::arena::RawSpan;
 use super::errand::{Errand, Mark};
 use super::failure::Failure;
 use super::route::{Route, Routed};
+use crate::wire::cluster::BlockUsage;
 use crate::wire::name::VolumeName;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -271,6 +273,17 @@ pub enum ToWorker {
         /// As in [`ToWorker::Write`].
         again: bool,
     },
+    /// Look for data or for a hole.
+    Seek {
+        /// Answered by [`FromWorker::Sought`] and [`FromWorker::Done`].
+        tag: Tag,
+        /// The volume.
+        volume: VolumeId,
+        /// From here on, in the volume.
+        offset: u64,
+        /// What for.
+        target: SeekTarget,
+    },
 }
 
 /// From the worker to the supervisor.
@@ -450,5 +463,21 @@ pub enum FromWorker {
     Growing {
         /// The request.
         tag: Tag,
+    },
+    /// Where a seek has ended. Said before its [`FromWorker::Done`].
+    Sought {
+        /// The request.
+        tag: Tag,
+        /// At or behind where it began. `None`: there is no data any more.
+        offset: Option<u64>,
+    },
+    /// How many objects a volume has. Said before any write that made one is done.
+    Stored {
+        /// The volume.
+        volume: VolumeId,
+        /// Grows with each such message about a volume.
+        number: u64,
+        /// Its own objects and those that it has inherited. `None`: they are not counted.
+        usage: Option<BlockUsage>,
     },
 }

@@ -93,7 +93,8 @@ impl Input {
                 | FromWorker::HeaderSeen { .. }
                 | FromWorker::CacheUse { .. }
                 | FromWorker::Routed { .. }
-                | FromWorker::ReportChunk { .. },
+                | FromWorker::ReportChunk { .. }
+                | FromWorker::Stored { .. },
             )
             | Self::Search(..) => Weight::Nothing,
             Self::Worker(_, FromWorker::Attached { .. }) => Weight::Later,

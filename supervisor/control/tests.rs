@@ -10,8 +10,8 @@ use crate::spawn::SpawnError;
 use nix::errno::Errno;
 use sheepfs::ipc::message::{BUILD, LostReason};
 use sheepfs::ipc::{
-    Allocation, ClusterFacts, Failure, FromWorker, Gateways, Locking, Query, QuietReason, Report,
-    VolumeFacts,
+    Allocation, ClusterFacts, Failure, FromWorker, Gateways, Labels, Locking, Query, QuietReason,
+    Report, VolumeFacts,
 };
 
 mod beating;
@@ -70,6 +70,7 @@ fn facts(vid: u32) -> VolumeFacts {
         snapshot: false,
         hyper: false,
         locked: true,
+        labels: Labels::default(),
     }
 }
 

@@ -92,7 +92,14 @@ impl Control {
             FromWorker::Creating { .. }
             | FromWorker::Allocated { .. }
             | FromWorker::Discarding { .. }
-            | FromWorker::Growing { .. } => {}
+            | FromWorker::Growing { .. }
+            | FromWorker::Sought { .. } => {}
+            FromWorker::Stored { volume, number, usage } => {
+                if let Some(volume) = self.volumes.by_id(volume) {
+                    let worker = self.life.worker().unwrap_or_default();
+                    volume.note_stored(worker, number, usage);
+                }
+            }
             FromWorker::Repairing { volume, block } => {
                 self.repairing.insert(volume, block);
                 self.send(ToWorker::Noted);

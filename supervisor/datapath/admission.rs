@@ -83,9 +83,12 @@ impl<R> State<R> {
             // Nothing is copied for a read: it is told as soon as the lock is free.
             let stage = match request.kind {
                 Kind::Read => Stage::Told(generation, slot),
-                Kind::Write | Kind::Flush | Kind::Zero | Kind::Discard | Kind::Copy { .. } => {
-                    Stage::Filling(generation)
-                }
+                Kind::Write
+                | Kind::Flush
+                | Kind::Zero
+                | Kind::Discard
+                | Kind::Copy { .. }
+                | Kind::Seek(_) => Stage::Filling(generation),
             };
             let tag = self.insert(request, reply, stage, now);
             let again = self.table.get(tag).is_some_and(|entry| entry.again);

@@ -3,7 +3,7 @@
 use super::blocked::Blocker;
 use super::queue::{Started, State};
 use crate::fence::Object;
-use crate::inflight::{Allegation, Entry, Kind, Request, Slot, Stage};
+use crate::inflight::{Allegation, Entry, Kind, Request, Slot, Sought, Stage};
 use crate::link::{Link, Outcome};
 use crate::steps::Rest;
 use sheepfs::ipc::{Failure, Tag, VolumeId};
@@ -33,6 +33,10 @@ impl<R> State<R> {
                     self.created(tag, entry.request);
                     self.ended(tag, &entry, now);
                     self.outstanding -= 1;
+                    let unsaid = matches!(entry.request.kind, Kind::Seek(_))
+                        && entry.sought == Sought::Unsaid;
+                    let outcome =
+                        if unsaid { outcome.and(Err(Failure::BadAnswer)) } else { outcome };
                     let rest = match outcome {
                         Ok(()) => entry.rest,
                         // Its last object is not whole any more.
@@ -118,6 +122,29 @@ impl<R> State<R> {
             return Err(refused);
         }
         self.growing.insert(tag, entry.request.volume);
+        Ok(())
+    }
+
+    /// The worker of that generation says where a seek ends.
+    ///
+    /// # Errors
+    /// When that can't be.
+    pub fn note_sought(
+        &mut self,
+        generation: u64,
+        tag: Tag,
+        offset: Option<u64>,
+    ) -> Result<(), Allegation> {
+        if self.worker_of(generation).is_none() || self.abandoned.contains_key(&tag) {
+            return Ok(());
+        }
+        let is_told = |stage| matches!(stage, Stage::Told(told, _) if told == generation);
+        let entry = self.table.get_mut(tag).filter(|entry| {
+            let seeks = matches!(entry.request.kind, Kind::Seek(_)) && is_told(entry.stage);
+            seeks && offset.is_none_or(|offset| offset >= entry.request.offset)
+        });
+        let entry = entry.ok_or(Allegation::SeeksNothing(tag.0))?;
+        entry.sought = offset.map_or(Sought::Nowhere, Sought::At);
         Ok(())
     }
 

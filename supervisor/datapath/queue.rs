@@ -227,7 +227,7 @@ impl<R> State<R> {
     pub(super) fn lease(&mut self, request: Request) -> Option<(Arc<Link>, Option<Slot>)> {
         let worker = self.worker.as_mut()?;
         let link = Arc::clone(&worker.link);
-        if request.kind == Kind::Flush {
+        if matches!(request.kind, Kind::Flush | Kind::Seek(_)) {
             return Some((link, None));
         }
         let raw = worker.slots.take(request.slot_len())?;

@@ -5,7 +5,7 @@
 //! back into the queue, where they are the oldest, and start from there as any
 //! request does. It does no harm to run a request twice, since
 //!
-//! - a read or a flush changes nothing;
+//! - a read, a flush or a seek changes nothing;
 //! - writes that a worker was told of never overlap each other, so nothing newer
 //!   than a repeated write can have been answered where it writes;
 //! - a create is repeated as a create only while the index entry is not set, and

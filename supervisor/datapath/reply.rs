@@ -3,7 +3,7 @@
 use crate::events::fuse_errno;
 use crate::uniques::Noted;
 use crate::volumes::Volume;
-use fuser::{ReplyData, ReplyEmpty, ReplyWrite};
+use fuser::{ReplyData, ReplyEmpty, ReplyLseek, ReplyWrite};
 use nix::errno::Errno;
 use std::sync::Arc;
 
@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub trait Parked: Send + 'static {
     /// It is done. `bytes` are those read or those written; none for a flush.
     fn done(self, bytes: &[u8]);
+    /// A seek has ended there.
+    fn sought(self, offset: u64);
     /// It failed.
     fn fail(self, errno: Errno);
 }
@@ -26,6 +28,8 @@ pub enum ParkedReply {
     Flush(ReplyEmpty, Noted),
     /// For that number of bytes, copied to that volume.
     Copy(ReplyWrite, u32, Arc<Volume>, Noted),
+    /// For a place.
+    Seek(ReplyLseek, Noted),
 }
 
 impl Parked for ParkedReply {
@@ -37,6 +41,14 @@ impl Parked for ParkedReply {
             }
             Self::Flush(reply, _noted) => reply.ok(),
             Self::Copy(reply, len, _, _noted) => reply.written(len),
+            Self::Seek(reply, _noted) => reply.error(fuse_errno(Errno::EIO)),
+        }
+    }
+
+    fn sought(self, offset: u64) {
+        match (self, i64::try_from(offset)) {
+            (Self::Seek(reply, _noted), Ok(offset)) => reply.offset(offset),
+            (parked, _) => parked.fail(Errno::EIO),
         }
     }
 
@@ -50,6 +62,7 @@ impl Parked for ParkedReply {
                 volume.pages.outdate();
                 reply.error(errno);
             }
+            Self::Seek(reply, _noted) => reply.error(errno),
         }
     }
 }

@@ -5,6 +5,7 @@ mod copied;
 mod growing;
 mod orphans;
 mod recovery;
+mod seeks;
 
 use super::*;
 use crate::events::{Event, Events};
@@ -30,6 +31,9 @@ struct Waiter(u64, Sender<Answer>);
 impl Parked for Waiter {
     fn done(self, bytes: &[u8]) {
         let _ = self.1.send((self.0, Ok(bytes.to_vec())));
+    }
+    fn sought(self, offset: u64) {
+        self.done(&offset.to_le_bytes());
     }
     fn fail(self, errno: Errno) {
         let _ = self.1.send((self.0, Err(errno)));

@@ -1,4 +1,4 @@
-//! Which changes of attributes succeed, and where a seek ends. Pure.
+//! Which changes of attributes succeed. Pure.
 //!
 //! Nothing of a file in the tree can be changed, so a change succeeds when it
 //! asks for what is so already, and else fails. Two exceptions are made for what
@@ -7,7 +7,6 @@
 //! to more than it has lets its VDI grow, which the cluster does.
 
 use fuser::{Errno, FileAttr};
-use nix::libc::{SEEK_DATA, SEEK_HOLE};
 
 /// What somebody wants to change; times apart.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,18 +52,6 @@ impl Change {
     }
 }
 
-/// Where a search for data or a hole ends: until holes are reported, all is data
-/// up to the end, which is the only hole (lseek(2)).
-pub fn seek(size: u64, offset: i64, whence: i32) -> Result<i64, Errno> {
-    let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
-    match whence {
-        SEEK_DATA | SEEK_HOLE if from >= size => Err(Errno::ENXIO),
-        SEEK_DATA => Ok(offset),
-        SEEK_HOLE => i64::try_from(size).map_err(|_| Errno::EOVERFLOW),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,15 +90,5 @@ mod tests {
         assert_eq!(check(Change { mode: Some(0o100_666), ..same }), Err(Errno::EPERM));
         assert_eq!(check(Change { uid: Some(0), ..same }), Err(Errno::EPERM));
         assert_eq!(check(Change { gid: Some(0), ..same }), Err(Errno::EPERM));
-    }
-
-    #[test]
-    fn all_is_data_and_the_end_is_a_hole() {
-        assert_eq!(seek(100, 5, SEEK_DATA), Ok(5));
-        assert_eq!(seek(100, 5, SEEK_HOLE), Ok(100));
-        assert_eq!(seek(100, 100, SEEK_DATA), Err(Errno::ENXIO));
-        assert_eq!(seek(100, 100, SEEK_HOLE), Err(Errno::ENXIO));
-        assert_eq!(seek(100, -1, SEEK_DATA), Err(Errno::ENXIO));
-        assert_eq!(seek(100, 0, 99), Err(Errno::EINVAL));
     }
 }

@@ -22,6 +22,9 @@ pub(super) fn play(seed: u64, plan: Plan) -> Game {
     for number in 0..50 {
         game.run.failures = if number < 5 { 0 } else { plan.failures };
         game.play_batch();
+        if number % 10 == 9 {
+            game.check_extents();
+        }
     }
     game.check_all();
     game

@@ -215,7 +215,7 @@ impl Volume {
         self.recent.learn(block, None, io.now);
         self.tell_allocation(block, 0, io);
         self.rewritten.remove(&block);
-        self.index.set(block, 0);
+        self.set_entry(block, 0);
         io.cache.forget_object(self.own, block, self.header.block_size_shift);
         io.ahead.void_object(self.id, block);
     }
@@ -233,6 +233,10 @@ impl Volume {
     fn end_discard(&mut self, tag: Tag, failure: Option<Failure>, io: &mut Io) {
         let Some(discard) = self.discards.remove(&tag) else { return };
         let begun = discard.is_running();
+        if failure.is_some() {
+            // What was taken for a hole may be there.
+            self.give_up_count(io);
+        }
         for (object, block) in &discard.blocks {
             // What became of it is not known: the next discard looks closely.
             if failure.is_some() && begun {

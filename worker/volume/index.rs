@@ -89,6 +89,14 @@ impl Index {
         self.pages.iter().filter_map(is_loaded)
     }
 
+    /// The entries of a page, if they are known.
+    pub fn entries_of(&self, page: u32) -> Option<&[u32]> {
+        match self.pages.get(&page)? {
+            Page::Loading => None,
+            Page::Loaded { entries, .. } => Some(entries),
+        }
+    }
+
     /// Drops a page, unless it was used since that was asked last.
     pub fn drop_unused(&mut self, page: u32) -> Fate {
         match self.pages.get(&page) {

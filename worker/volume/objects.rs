@@ -169,6 +169,11 @@ impl ObjectQueue {
         self.parts.iter().any(|part| part.kind.is_change())
     }
 
+    /// Whether something is written, or waits to be.
+    pub fn is_written(&self) -> bool {
+        self.parts.iter().any(|part| part.kind == Kind::Write)
+    }
+
     /// Lets all parts that wait wait until then.
     pub fn delay_waiting(&mut self, until: Instant) {
         for part in self.parts.iter_mut().filter(|part| !part.is_active()) {

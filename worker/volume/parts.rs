@@ -247,7 +247,8 @@ impl Volume {
         }
         (part.state, part.doubt) = (State::Waiting, Doubt::Rechecked);
         if self.index.get(object) == Some(seen) {
-            self.index.set(object, entry);
+            self.set_entry(object, entry);
+            self.tell_stored(io);
             io.ahead.void_object(self.id, object);
             self.recent.learn(object, index::owner(entry), io.now);
             self.tell_allocation(object, index::owner(entry).map_or(0, VdiId::get), io);

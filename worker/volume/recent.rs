@@ -18,6 +18,7 @@ use sheepfs::ipc::{Failure, FromWorker};
 use sheepfs::wire::inode::InodeHeader;
 use sheepfs::wire::{Request, VdiId};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 /// Longer than a server needs from reading an inode to writing it back.
@@ -110,7 +111,12 @@ impl Recent {
 
     /// Those of a page of the index.
     pub fn in_page(&self, page: u32) -> Vec<Allocation> {
-        self.blocks.range(Index::blocks_of(page)).map(|(_, known)| *known).collect()
+        self.among(Index::blocks_of(page)).collect()
+    }
+
+    /// Those among some blocks.
+    pub fn among(&self, blocks: RangeInclusive<u32>) -> impl Iterator<Item = Allocation> + '_ {
+        self.blocks.range(blocks).map(|(_, known)| *known)
     }
 
     /// Whether there are any of a page of the index.

@@ -374,6 +374,7 @@ impl Volume {
         io.ahead.drop_volume(self.id);
         reload.checked.into_iter().for_each(|allocation| self.recent.push(allocation));
         io.out.push(FromWorker::Moved { volume: self.id, facts: self.facts() });
+        self.move_extents(io);
         let objects: Vec<u32> = self.objects.keys().copied().collect();
         objects.iter().for_each(|object| self.pump(*object, io));
     }
@@ -392,6 +393,7 @@ impl Volume {
             }
             self.forget_if_empty(object);
         }
+        self.give_up_extents(failure, io);
         self.updates_delayed = None;
         self.send_updates(io);
     }

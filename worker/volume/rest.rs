@@ -51,11 +51,13 @@ impl Volume {
     /// Goes on under its vid. If that became a snapshot all the same, a write says so.
     pub fn unpause(&mut self, io: &mut Io) {
         self.pausing = false;
+        self.pump_extents(io);
         if !matches!(self.phase, Phase::Resting) {
             return;
         }
         self.phase = Phase::Serving;
         self.pump_all(io);
+        self.pump_extents(io);
         self.settle(io);
     }
 

@@ -32,13 +32,14 @@ impl Volume {
         match verdict {
             Verdict::Done => {
                 for (block, _) in update.blocks() {
-                    self.index.set(block, self.own.get());
+                    self.set_entry(block, self.own.get());
                     self.unsure.remove(&block);
                     let owner = self.own;
                     self.recent.push(Allocation { block, owner, at: io.now });
                     self.tell_allocation(block, owner.get(), io);
                 }
                 self.refusals = 0;
+                self.tell_stored(io);
                 self.finish_update(update, None, io);
             }
             Verdict::Retry => self.update_later(update, io),
@@ -73,6 +74,10 @@ impl Volume {
 
     pub(super) fn finish_update(&mut self, update: &Update, failure: Option<Failure>, io: &mut Io) {
         self.updates.finish();
+        if failure.is_some() {
+            // The entry may be there or not.
+            self.give_up_count(io);
+        }
         for (block, part) in update.blocks() {
             if failure.is_some() {
                 self.unsure.insert(block);

@@ -136,6 +136,8 @@ pub struct VolumeFacts {
     pub hyper: bool,
     /// Whether the cluster's lock was taken for it.
     pub locked: bool,
+    /// What names it.
+    pub labels: Labels,
 }
 
 /// What an attach does about the cluster's lock.
@@ -148,4 +150,24 @@ pub enum Locking {
     Steal,
     /// It takes no lock, and gives none back.
     Without,
+}
+
+/// What names a VDI, as its inode has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labels {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// The tag of a snapshot.
+    pub tag: Vec<u8>,
+    /// The vid that it was made from; 0: none.
+    pub parent: u32,
+}
+
+/// What a seek looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SeekTarget {
+    /// Bytes of an object.
+    Data,
+    /// Bytes of none. The end of the volume is one.
+    Hole,
 }

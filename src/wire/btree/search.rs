@@ -19,6 +19,8 @@ pub struct Search {
     /// Whether that page is found, and those behind it are read.
     collects: bool,
     found: Vec<Entry>,
+    /// When so many are found, it is over.
+    enough: usize,
     over: bool,
 }
 
@@ -28,7 +30,14 @@ impl Search {
     pub fn new(entries: u32, first: u32, last: u32) -> Self {
         let high = entries.div_ceil(PAGE_ENTRIES);
         let (collects, over) = (high <= 1, high == 0);
-        Self { entries, first, last, low: 0, high, collects, found: Vec::new(), over }
+        let (found, enough) = (Vec::new(), usize::MAX);
+        Self { entries, first, last, low: 0, high, collects, found, enough, over }
+    }
+
+    /// Ends with the page with which so many entries are found.
+    #[must_use]
+    pub fn with_enough(self, enough: usize) -> Self {
+        Self { enough, ..self }
     }
 
     fn page(&self) -> u32 {
@@ -92,8 +101,14 @@ impl Search {
         self.found.extend(wanted);
         self.low += 1;
         let passed = entries.last().is_none_or(|entry| entry.block >= self.last);
-        self.over = passed || self.low >= self.pages();
+        self.over = passed || self.low >= self.pages() || self.found.len() >= self.enough;
         Ok(())
+    }
+
+    /// The last entry that was found, if those behind it were not looked for.
+    #[must_use]
+    pub fn cut(&self) -> Option<u32> {
+        self.found.last().filter(|_| self.found.len() >= self.enough).map(|entry| entry.block)
     }
 
     /// What was found.

@@ -57,6 +57,7 @@ for name in sorted(os.listxattr(sys.argv[1])): print(name, os.getxattr(sys.argv[
     assert_eq!(
         python("volume/disk:old"),
         "user.sheepdog.block_size 4194304\nuser.sheepdog.copies 2\n\
+         user.sheepdog.created 1700000000\nuser.sheepdog.size 8390144\n\
          user.sheepdog.snapshot 1\nuser.sheepdog.vid 12\n"
     );
     assert_eq!(python("cluster/info"), "");

@@ -66,22 +66,43 @@ fn truncation_to_less_changes_nothing_and_to_more_grows() {
 }
 
 #[test]
-fn all_is_data_to_those_who_look_for_holes() {
+fn data_and_holes_are_found() {
+    use nix::errno::Errno::ENXIO;
+    use nix::unistd::Whence::{SeekData, SeekHole};
     let rig = Rig::new();
-    write(rig.disk(), "sheep").unwrap();
-    let seek = |from, whence| nix::unistd::lseek(open(&rig), from, whence);
-    let end = i64::try_from(DISK_LEN).unwrap();
-    assert_eq!(seek(5000, nix::unistd::Whence::SeekData), Ok(5000));
-    assert_eq!(seek(5000, nix::unistd::Whence::SeekHole), Ok(end));
-    assert_eq!(seek(end, nix::unistd::Whence::SeekData), Err(nix::errno::Errno::ENXIO));
+    let disk = open(&rig);
+    disk.write_all_at(b"sheep", 5 << 20).unwrap();
+    let seek = |from, whence| nix::unistd::lseek(&disk, from, whence);
+    let (object, end) = (4 << 20, i64::try_from(DISK_LEN).unwrap());
+    assert_eq!(seek(5000, SeekData), Ok(object));
+    assert_eq!(seek(5000, SeekHole), Ok(5000));
+    assert_eq!(seek(object + 1, SeekData), Ok(object + 1));
+    assert_eq!(seek(object, SeekHole), Ok(2 * object));
+    assert_eq!(seek(2 * object, SeekData), Err(ENXIO));
+    assert_eq!(seek(end - 1, SeekHole), Ok(end - 1));
+    assert_eq!(seek(end, SeekHole), Err(ENXIO));
     assert_eq!(open(&rig).seek(SeekFrom::End(0)).unwrap(), DISK_LEN);
+    let control = File::open(rig.path("config/sheep_info")).unwrap();
+    assert_eq!(nix::unistd::lseek(&control, 0, SeekData), Err(ENXIO));
     let scratch = tempfile::tempdir().unwrap();
     let script = "cp --sparse=always $M/volume/disk $T/copy; cmp $M/volume/disk $T/copy
-        tar -C $M/volume -S -cf - disk | tar -C $T -xf -; cmp $M/volume/disk $T/disk";
-    rig.sh(&script.replace("$T", scratch.path().to_str().unwrap()));
-    let copied =
-        rig.sh(&"stat -c %s $T".replace("$T", scratch.path().join("copy").to_str().unwrap()));
+        tar -C $M/volume -S -cf - disk | tar -C $T -xf -; cmp $M/volume/disk $T/disk
+        stat -c %s $T/copy";
+    let copied = rig.sh(&script.replace("$T", scratch.path().to_str().unwrap()));
     assert_eq!(copied.trim(), DISK_LEN.to_string());
+}
+
+/// What it counts follows what workers say, and while they say nothing it is full.
+#[test]
+fn its_blocks_are_those_that_are_stored() {
+    let rig = Rig::new();
+    let blocks = || std::fs::metadata(rig.disk()).unwrap().blocks();
+    assert_eq!(blocks(), DISK_LEN.div_ceil(512));
+    let usage = sheepfs::wire::cluster::BlockUsage { own: 1, shared: 0 };
+    rig.volume().note_stored(1, 1, Some(usage));
+    // The kernel asks again after a write.
+    open(&rig).write_all_at(b"sheep", 0).unwrap();
+    assert_eq!(blocks(), (4 << 20) / 512);
 }
 
 #[test]

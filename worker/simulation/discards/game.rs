@@ -199,6 +199,24 @@ impl Game {
         assert!(self.asked.is_empty(), "{} requests have no answer", self.asked.len());
     }
 
+    /// What is not zeros is in no hole, and counts. After failures it need not be counted.
+    pub fn check_extents(&mut self) {
+        let (len, object) = (self.plan.shape.len, self.plan.shape.object_len());
+        let (data, usage) = self.run.data_blocks(len as u64, object as u64);
+        self.settle();
+        self.supervisor.listen(&self.run);
+        let (mut blocks, is_full) = (0_u64.., |byte: &Byte| byte.is_some_and(|byte| byte != 0));
+        let full = self.model.chunks(object).filter(|bytes| {
+            let block = blocks.next().unwrap();
+            bytes.iter().any(is_full) && !data.contains(&block)
+        });
+        assert_eq!(full.count(), 0, "data is in a hole");
+        match usage {
+            Some(usage) => assert_eq!(usage.own + usage.shared, data.len() as u64),
+            None => assert!(self.plan.failures > 0, "nobody counts"),
+        }
+    }
+
     /// Something happens, or nothing.
     fn shake(&mut self) {
         if !self.run.cluster.sent.is_empty() && self.run.random.below(2) == 0 {

@@ -136,6 +136,20 @@ impl Game {
         assert!(expected.is_empty(), "{} requests have no answer", expected.len());
     }
 
+    /// What is not zeros is in no hole, and counts. After failures it need not be counted.
+    fn check_extents(&mut self) {
+        let (data, usage) = self.run.data_blocks(SIZE, BLOCK_LEN);
+        let is_full = |byte: &Byte| byte.is_some_and(|byte| byte != 0);
+        let full = self.model.iter().filter(|(_, bytes)| bytes.iter().any(is_full));
+        let lost: Vec<_> = full.map(|(block, _)| *block).filter(|b| !data.contains(b)).collect();
+        assert_eq!(lost, [], "data is in a hole");
+        match usage {
+            Some(usage) => assert_eq!(usage.own + usage.shared, data.len() as u64),
+            None => assert!(self.plan.failures > 0, "nobody counts"),
+        }
+        self.supervisor.listen(&self.run);
+    }
+
     fn maybe_die(&mut self) {
         if self.run.random.below(100) < self.plan.deaths {
             self.supervisor.replace(&mut self.run, 0);
@@ -203,6 +217,9 @@ pub fn play(seed: u64, plan: Plan) -> Game {
     for number in 0..40 {
         game.run.failures = if number < 3 { 0 } else { plan.failures };
         game.play_batch();
+        if number % 20 == 19 {
+            game.check_extents();
+        }
     }
     game
 }

@@ -132,6 +132,7 @@ impl Volume {
         };
         if stage == Stage::Clear {
             due.iter().for_each(|(block, _)| self.forget_block(*block, io));
+            self.tell_stored(io);
             if !due.is_empty() {
                 io.out.push(FromWorker::Discarding { volume: self.id });
             }
@@ -205,8 +206,9 @@ impl Volume {
             return self.end_discard(tag, Some(Failure::BadAnswer), io);
         }
         for (block, entry) in back {
-            self.index.set(block, entry);
+            self.set_entry(block, entry);
         }
+        self.tell_stored(io);
         self.regather(tag, Some(io.now + RETRY_DELAY));
     }
 }

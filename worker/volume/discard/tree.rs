@@ -96,6 +96,7 @@ impl Volume {
         }
         self.tell_growing(tag, io);
         due.iter().for_each(|block| self.forget_block(*block, io));
+        self.tell_stored(io);
         if let Some(discard) = self.discards.get_mut(&tag) {
             discard.outstanding = due.len();
         }

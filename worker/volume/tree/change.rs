@@ -245,8 +245,9 @@ impl Volume {
         run.done = range.end;
         let waiting = run.waiting[range.clone()].iter().copied();
         let entered: Vec<_> = run.batch[range].iter().copied().zip(waiting).collect();
+        entered.iter().for_each(|(entry, _)| self.set_entry(entry.block, entry.owner));
+        self.tell_stored(io);
         for (entry, waiting) in entered {
-            self.index.set(entry.block, entry.owner);
             self.is_over(entry.block, waiting, None, io);
         }
     }
@@ -297,7 +298,12 @@ impl Volume {
         if failure.is_some() {
             tree.forget();
         }
-        let Some(run) = tree.run.take() else { return };
+        let run = tree.run.take();
+        if failure.is_some() {
+            // Entries may be there or not.
+            self.give_up_count(io);
+        }
+        let Some(run) = run else { return };
         self.updates.finish();
         for (entry, waiting) in run.batch.iter().zip(run.waiting).skip(run.done) {
             self.is_over(entry.block, waiting, failure, io);

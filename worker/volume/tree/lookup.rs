@@ -13,6 +13,9 @@ use sheepfs::wire::btree::{Head, Part, Root, Search, Top, Tree, TreeError};
 use sheepfs::wire::{ObjectId, Request, VdiId};
 use std::collections::{BTreeMap, VecDeque};
 
+/// Entries of a stretch: 16 pages of a leaf.
+const STRETCH_ENTRIES: usize = 8192;
+
 /// What a lookup is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -20,6 +23,9 @@ pub enum Wanted {
     Page(u32),
     /// The entry of one block, whose object is absent for that part.
     Entry(u32, PartId),
+    /// The blocks from the first to the last, or fewer if there are many: for the load of
+    /// that number of [`super::super::extents`].
+    Stretch(u32, u32, u32),
 }
 
 impl Wanted {
@@ -31,6 +37,15 @@ impl Wanted {
                 (first, first.saturating_add(PAGE_ENTRIES - 1))
             }
             Self::Entry(block, _) => (block, block),
+            Self::Stretch(_, first, last) => (first, last),
+        }
+    }
+
+    /// With how many entries it is content.
+    fn enough(self) -> usize {
+        match self {
+            Self::Page(_) | Self::Entry(..) => usize::MAX,
+            Self::Stretch(..) => STRETCH_ENTRIES,
         }
     }
 }
@@ -54,6 +69,8 @@ enum Step {
 #[derive(Debug)]
 pub struct Lookup {
     wanted: Wanted,
+    /// The last block that it looks for.
+    last: u32,
     step: Step,
     /// Leaves that are still to be looked into.
     parts: VecDeque<Part>,
@@ -64,13 +81,13 @@ impl Lookup {
     /// Begins, with what is known of the tree.
     fn begin(wanted: Wanted, known: Option<&Tree>) -> Self {
         let (parts, found) = (VecDeque::new(), BTreeMap::new());
-        let mut lookup = Self { wanted, step: Step::Top, parts, found };
         let (first, last) = wanted.range();
+        let mut lookup = Self { wanted, last, step: Step::Top, parts, found };
         match known.map(Tree::top) {
             Some(Top::Leaf(leaf)) => {
-                let entries = leaf.range(first, last).iter();
+                let entries = leaf.range(first, last).iter().take(wanted.enough());
                 lookup.found = entries.map(|entry| (entry.block, entry.owner)).collect();
-                lookup.step = Step::Over;
+                lookup.next_leaf();
             }
             Some(Top::Root(root)) => lookup.descend(root),
             None => {}
@@ -98,7 +115,7 @@ impl Lookup {
             Step::Top => match Head::decode(bytes)? {
                 Head::Leaf(entries) => {
                     let (first, last) = self.wanted.range();
-                    self.search(None, Search::new(entries, first, last), false, bytes)
+                    self.search(None, self.searching(entries, first, last), false, bytes)
                 }
                 head if head.used_len() as usize > bytes.len() => {
                     self.step = Step::Root(head.used_len());
@@ -109,7 +126,7 @@ impl Lookup {
             Step::Root(_) => self.hear_root(bytes),
             Step::Leaf(Part { leaf, first, last, misfiled }) => match Head::decode(bytes)? {
                 Head::Leaf(entries) => {
-                    self.search(Some(leaf), Search::new(entries, first, last), misfiled, bytes)
+                    self.search(Some(leaf), self.searching(entries, first, last), misfiled, bytes)
                 }
                 Head::Root(_) => Err(TreeError::RootBelow),
             },
@@ -132,7 +149,28 @@ impl Lookup {
         self.next_leaf();
     }
 
+    fn searching(&self, entries: u32, first: u32, last: u32) -> Search {
+        Search::new(entries, first, last).with_enough(self.wanted.enough())
+    }
+
+    /// What lies behind a block is not looked for.
+    fn cut(&mut self, last: u32) {
+        self.last = self.last.min(last);
+        if let Some(behind) = last.checked_add(1) {
+            self.found.split_off(&behind);
+        }
+        self.parts.retain_mut(|part| {
+            part.last = part.last.min(last);
+            part.first <= part.last
+        });
+    }
+
     fn next_leaf(&mut self) {
+        if self.found.len() >= self.wanted.enough()
+            && let Some((last, _)) = self.found.last_key_value()
+        {
+            self.cut(*last);
+        }
         self.step = self.parts.pop_front().map_or(Step::Over, Step::Leaf);
     }
 
@@ -151,12 +189,16 @@ impl Lookup {
             };
             search.take(bytes)?;
         }
+        let cut = search.cut();
         for entry in search.found().iter().filter(|entry| entry.owner != 0) {
             if misfiled {
                 self.found.entry(entry.block).or_insert(entry.owner);
             } else {
                 self.found.insert(entry.block, entry.owner);
             }
+        }
+        if let Some(last) = cut {
+            self.cut(last);
         }
         self.next_leaf();
         Ok(())
@@ -213,7 +255,7 @@ impl Volume {
             Some(request) => self.send(request, None, Wait::Lookup(id), io),
             None => {
                 if let Some(lookup) = tree.lookups.remove(&id) {
-                    self.looked_up(lookup.wanted, Verdict::Done, &lookup.entries(), io);
+                    self.is_found(lookup, io);
                     self.after_lookup(io);
                 }
             }
@@ -254,9 +296,21 @@ impl Volume {
         }
     }
 
+    fn is_found(&mut self, lookup: Lookup, io: &mut Io) {
+        match lookup.wanted {
+            Wanted::Stretch(number, first, _) => {
+                self.stretch_found(number, (first, lookup.last), lookup.found, io);
+            }
+            Wanted::Page(_) | Wanted::Entry(..) => {
+                self.looked_up(lookup.wanted, Verdict::Done, &lookup.entries(), io);
+            }
+        }
+    }
+
     /// A lookup is over: whoever wanted it goes on.
     fn looked_up(&mut self, wanted: Wanted, verdict: Verdict, entries: &[u8], io: &mut Io) {
         match wanted {
+            Wanted::Stretch(number, ..) => self.stretch_failed(number, verdict, io),
             Wanted::Page(page) => self.page_replied(page, verdict, entries, io),
             Wanted::Entry(block, part) => self.rechecked(block, part, verdict, entries, io),
         }
@@ -273,6 +327,7 @@ impl Volume {
             Wanted::Entry(block, part) => {
                 self.rechecked(block, part, Verdict::Fail(failure), &[], io);
             }
+            Wanted::Stretch(number, ..) => self.stretch_damaged(number, failure, io),
         }
     }
 
