@@ -27,6 +27,7 @@
 //! | [`faults`] | what a cluster in trouble answers (minisheep only) |
 //! | [`memory`] | what attached volumes cost |
 //! | [`footprint`] | what the processes have in memory under full load |
+//! | [`holes`] | where a volume has no data, and how much it has |
 //! | [`scale`] | many VDIs and many volumes |
 //! | [`pages`] | what the kernel's page cache keeps, and when that must go |
 
@@ -60,6 +61,7 @@ mod exerciser;
 mod faults;
 mod filesystems;
 mod footprint;
+mod holes;
 mod hyper;
 mod hyper_discards;
 mod images;

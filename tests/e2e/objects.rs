@@ -157,7 +157,7 @@ fn overlapping_writes_leave_one_answer() {
     assert!(tail.iter().all(|byte| *byte == tail[0]), "a write was torn");
 }
 
-/// Until holes are reported, programs that look for them find none and lose nothing.
+/// Programs that look for holes lose nothing.
 #[test]
 fn programs_that_look_for_holes_lose_nothing() {
     let cluster = Cluster::start();

@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 use crate::control::errno;
 use crate::mount::Mount;
-use crate::tools::{arg, output, run};
+use crate::tools::{arg, output, run, wait_for};
 use crate::{KIB, MIB};
 use nix::errno::Errno;
 use sheepfs::wire::request::NewVdi;
@@ -20,18 +20,21 @@ fn odd_volume(cluster: &Cluster) -> String {
 }
 
 #[test]
-fn it_has_the_vdis_size_and_is_all_data() {
+fn it_has_the_vdis_size_and_the_blocks_that_are_stored() {
     let cluster = Cluster::start();
     let disk = odd_volume(&cluster);
     let mount = Mount::with_volume(&cluster, &disk, &[]);
     let found = fs::metadata(mount.volume(&disk)).unwrap();
     assert!(found.is_file());
     assert_eq!(found.len(), ODD);
-    assert_eq!(found.blocks(), ODD.div_ceil(512));
     let vid = cluster.wire().vid(&disk);
     assert_eq!(found.ino() & 0xff_ffff, u64::from(vid.get()));
-    let used = run("du", &["-B1", arg(&mount.volume(&disk))]);
-    assert_eq!(used.split('\t').next().unwrap(), (ODD.div_ceil(512) * 512).to_string());
+    let file = mount.open(&disk);
+    let du = || run("du", &["-B1", arg(&mount.volume(&disk))]);
+    for (written, stored) in [(0, 4 * MIB), (4 * MIB, ODD.div_ceil(512) * 512)] {
+        file.write_all_at(b"x", written).unwrap();
+        wait_for("its objects to be counted", || du().starts_with(&format!("{stored}\t")));
+    }
 }
 
 #[test]
@@ -166,7 +169,9 @@ fn extended_attributes_say_what_the_vdi_is() {
     assert_eq!(attribute(&mount.volume(&snapshot), "vid"), format!("{:x}", old.get()));
     assert_eq!(attribute(&mount.volume(&snapshot), "snapshot"), "1");
     let all = run("getfattr", &["--absolute-names", "-d", arg(&path)]);
-    assert_eq!(all.lines().filter(|line| line.starts_with("user.sheepdog.")).count(), 4);
+    // The working VDI has no tag, and what it holds may not be counted yet.
+    let count = all.lines().filter(|line| line.starts_with("user.sheepdog.")).count();
+    assert!((8..=10).contains(&count), "{all}");
 }
 
 #[test]

@@ -72,6 +72,7 @@ mod network;
 mod others;
 mod rounds;
 mod routed;
+mod seeks;
 mod site;
 mod stale;
 mod worker;

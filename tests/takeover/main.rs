@@ -21,6 +21,7 @@
 //! | [`parked`] | a panic with many requests in flight |
 //! | [`fences`] | what was fenced still is |
 //! | [`resend`] | a kernel that delivers nothing again |
+//! | [`seeks`] | a search for a hole that is under way |
 //! | [`state`] | a state that can't be read |
 //! | [`copies`] | copies between volumes that are under way |
 //! | [`crowd`] | many volumes |
@@ -86,6 +87,7 @@ mod pages;
 mod parked;
 mod refusing;
 mod resend;
+mod seeks;
 mod served;
 mod state;
 mod vdi_tree;
