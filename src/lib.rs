@@ -65,6 +65,24 @@
 //! one, moves the lock, repairs index entries that the server lost meanwhile, and
 //! goes on. Nobody above notices.
 //!
+//! # What else is asked for
+//!
+//! - A **hole** that is punched is cut into steps (the supervisor's `steps` module): whole
+//!   objects are discarded, edges become zeros where something is. The worker takes an
+//!   entry out of the index first, so that nobody ever meets a missing object, and lets the
+//!   object go when nobody else can name it any more (its `discard` module has the
+//!   argument). Discards are claimed, fenced and repeated like creates.
+//! - A **copy** between volumes is a write without bytes: the worker reads and writes by
+//!   itself, through memory of its own (its `copies` module). What it reads may change
+//!   before it is repeated, so a repeated copy waits for its own fences.
+//! - A **seek** for data or holes, and how much is stored, are answered from the index, which
+//!   is read past its pages for that (the worker's `extents` module).
+//! - An **errand** makes, deletes, copies or resizes a VDI: a line written to a file of `vdi/`.
+//!   There is one at a time. What it is about to change is in the state before it changes
+//!   (the supervisor's `manage` module), so the next worker goes on with it, and a line that
+//!   the kernel delivers again is not obeyed twice. A volume whose VDI becomes a snapshot by
+//!   that rests meanwhile (the worker's `life` and `rest` modules).
+//!
 //! # What happens at a crash
 //!
 //! | what dies | what happens |
