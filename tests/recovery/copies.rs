@@ -3,11 +3,11 @@
 
 use crate::cluster::Cluster;
 use crate::copying::{Copying, DISK_LEN};
+use crate::discards::kill_gateways_in_use;
 use crate::mount::Mount;
 use crate::random::Random;
 use crate::rounds::rounds;
-use crate::site::{Site, random_while, send, wait_for_swap, wait_until_serving};
-use crate::tools::wait_for;
+use crate::site::{Site, random_while, send, wait_for_swap};
 use nix::sys::signal::Signal;
 use sheepfs::wire::request::NewVdi;
 use std::fs;
@@ -63,19 +63,7 @@ fn a_gateway_killed_during_copies_costs_nothing() {
     mount.attach(&disks[1]);
     let mut random = Random::announced();
     let load = Copying::start(&mount.volume(&disks[0]), &mount.volume(&disks[1]), &mut random);
-    let times = rounds(6, 60);
-    for round in 0..times {
-        load.wait_for_progress();
-        wait_for("candidates", || mount.count("candidates") >= 2);
-        random_while(&mut random, INSTANT_MAX);
-        let victim = site.in_use(&mount);
-        site.gateways[victim].kill();
-        wait_for("the loss", || mount.count("swaps_sheep_lost") > round);
-        wait_until_serving(&mount);
-        load.wait_for_progress();
-        site.gateways[victim].restart();
-    }
-    assert_eq!(mount.count("swaps_sheep_lost"), times, "one kill, one swap");
+    kill_gateways_in_use(&mut site, &mount, &mut random, || load.wait_for_progress());
     load.finish();
     compare(&site.cluster, &mount, &disks);
 }

@@ -175,22 +175,33 @@ fn a_gateway_killed_during_discards_costs_nothing() {
     let mount = Mount::with_volume(&through, &disk, &[]);
     let mut random = Random::announced();
     let load = Load::start(&mount.volume(&disk), &mut random);
-    let times = rounds(6, 60);
-    for round in 0..times {
-        load.wait_for_progress();
-        wait_for("candidates", || mount.count("candidates") >= 2);
-        random_while(&mut random, INSTANT_MAX);
-        let victim = site.in_use(&mount);
-        site.gateways[victim].kill();
-        wait_for("the loss", || mount.count("swaps_sheep_lost") > round);
-        wait_until_serving(&mount);
-        load.wait_for_progress();
-        site.gateways[victim].restart();
-    }
-    assert_eq!(mount.count("swaps_sheep_lost"), times, "one kill, one swap");
+    kill_gateways_in_use(&mut site, &mount, &mut random, || load.wait_for_progress());
     load.wait_for_progress();
     let blocks = load.finish();
     compare(&fs::read(mount.volume(&disk)).unwrap(), &blocks);
     mount.detach(&disk);
     compare(&site.cluster.content(&disk), &blocks);
+}
+
+/// Kills the gateway in use again and again, at any instant, while a load goes on; each time
+/// the one after it takes over, and it comes back.
+pub fn kill_gateways_in_use(
+    site: &mut Site,
+    mount: &Mount,
+    random: &mut Random,
+    wait_for_progress: impl Fn(),
+) {
+    let times = rounds(6, 60);
+    for round in 0..times {
+        wait_for_progress();
+        wait_for("candidates", || mount.count("candidates") >= 2);
+        random_while(random, INSTANT_MAX);
+        let victim = site.in_use(mount);
+        site.gateways[victim].kill();
+        wait_for("the loss", || mount.count("swaps_sheep_lost") > round);
+        wait_until_serving(mount);
+        wait_for_progress();
+        site.gateways[victim].restart();
+    }
+    assert_eq!(mount.count("swaps_sheep_lost"), times, "one kill, one swap");
 }
