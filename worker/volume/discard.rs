@@ -232,7 +232,8 @@ impl Volume {
 
     fn end_discard(&mut self, tag: Tag, failure: Option<Failure>, io: &mut Io) {
         let Some(discard) = self.discards.remove(&tag) else { return };
-        let begun = discard.is_running();
+        // One that began anew may have cleared something before.
+        let begun = discard.is_running() || discard.again;
         if failure.is_some() {
             // What was taken for a hole may be there.
             self.give_up_count(io);

@@ -44,6 +44,11 @@ impl Former {
         self.lost.contains_key(&block) || self.left.contains_key(&block)
     }
 
+    /// Whether a block's entry is to be put back.
+    pub fn puts_back(&self, block: u32) -> bool {
+        self.lost.contains_key(&block)
+    }
+
     /// Whether a block's reference is given up, which is done once.
     pub fn counts(&self, block: u32) -> bool {
         self.left.get(&block).is_some_and(|(_, generation)| *generation > 0)
@@ -67,21 +72,21 @@ impl Former {
     }
 
     /// What a discard has cleared before the snapshot was made, and had no time to let go.
-    /// No vid after it has an entry either, so that nobody has. `was` is what this worker has
-    /// cleared here: another one's word is lost.
+    /// No vid after it has an entry either. `was` is what this worker has cleared here:
+    /// another one's word is lost, and with it the space, since a VDI that is being deleted
+    /// looks the same, and clones of it may need the object.
     fn find_left(&mut self, found: &Found, blocks: &BTreeMap<u32, u32>) {
         for (block, was) in blocks {
             let Some((generation, 0)) = found.gref(*block) else { continue };
             if found.entry(*block) != Some(0) {
                 continue;
             }
-            let inherited = VdiId::new(*was).filter(|owner| *owner != self.vid);
-            match (u32::try_from(generation), inherited) {
-                (Ok(0), None) => drop(self.left.insert(*block, (self.vid, 0))),
-                (Ok(generation), Some(owner)) if generation > 0 => {
-                    self.left.insert(*block, (owner, generation));
-                }
-                _ => {}
+            let (Some(owner), Ok(generation)) = (VdiId::new(*was), u32::try_from(generation))
+            else {
+                continue;
+            };
+            if (owner == self.vid) == (generation == 0) {
+                self.left.insert(*block, (owner, generation));
             }
         }
     }
@@ -161,5 +166,25 @@ impl Volume {
         let next = former.map(|former| (former.parent, (former.depth + 1, former.taken)));
         let (parent, seen) = next.unwrap_or_default();
         self.look_further(tag, parent, seen, io);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A VDI that is being deleted has lost its entries and counts, too, and clones of it
+    /// may still need its objects: only what this worker has cleared is known to be ours.
+    #[test]
+    fn an_object_goes_only_when_this_worker_cleared_its_entry() {
+        let vid = VdiId::new(7).unwrap();
+        let (lost, left, taken) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let mut former = Former { vid, depth: 0, parent: 0, lost, taken, left };
+        let mut found = Found::default();
+        found.first = 4;
+        found.take_entries(&[0; 12]);
+        found.take_grefs(&[0; 24]);
+        former.find_left(&found, &[(4, 0), (5, 7), (6, 9)].into());
+        assert_eq!(former.left, [(5, (vid, 0))].into());
     }
 }

@@ -110,7 +110,7 @@ impl Volume {
     ) {
         let Some(discard) = self.discards.get_mut(&tag) else { return };
         discard.outstanding -= 1;
-        if once(self.own, discard, question) || gone_already(question, verdict) {
+        if once(self.own, discard, question) || gone_already(discard, question, verdict) {
             discard.settle_block(block_of(question));
         } else {
             match verdict {
@@ -223,9 +223,18 @@ fn once(own: VdiId, discard: &Discard, question: Question) -> bool {
     }
 }
 
-/// An object that is not there need not go.
-fn gone_already(question: Question, verdict: Verdict) -> bool {
-    let releases = matches!(question, Question::Release(_) | Question::Former(_));
+/// An object that is not there need not go. An inode that an entry is put back in is there.
+fn gone_already(discard: &Discard, question: Question, verdict: Verdict) -> bool {
+    let releases = match question {
+        Question::Release(_) => true,
+        Question::Former(block) => !discard.former.as_ref().is_some_and(|f| f.puts_back(block)),
+        Question::Header
+        | Question::FormerHeader
+        | Question::Entries
+        | Question::Grefs
+        | Question::Clear(_)
+        | Question::Lookup => false,
+    };
     releases && verdict == Verdict::Recheck
 }
 
