@@ -118,7 +118,8 @@ impl Volume {
 
     /// Whether it counts its objects just now.
     pub fn has_turn(&self) -> bool {
-        self.failure().is_none() && !self.extents.held && self.extents.tally.has_turn()
+        let is_idle = self.extents.held || self.detaching.is_some();
+        self.failure().is_none() && !is_idle && self.extents.tally.has_turn()
     }
 
     /// The supervisor lets requests through: no earlier worker's change of the tree is on
@@ -156,7 +157,9 @@ impl Volume {
                 }
             }
         }
-        match self.extents.tally.wants().filter(|_| !self.extents.held) {
+        // Nobody asks any more how much a volume has that goes.
+        let is_idle = self.extents.held || self.detaching.is_some();
+        match self.extents.tally.wants().filter(|_| !is_idle) {
             Some(first) if u64::from(first) < blocks.count => self.load_stretch(first, io),
             Some(_) => {
                 self.extents.tally.finish();

@@ -62,13 +62,14 @@ impl Tally {
         }
     }
 
-    /// Takes a stretch of the index.
+    /// Takes a stretch of the index, if it has the next block. What is in front of that
+    /// is counted already, as when the volume has grown within the last stretch.
     pub fn take(&mut self, stretch: &Stretch, own: VdiId) {
         let Self::Counting { next, usage, .. } = self else { return };
-        if *next != stretch.first {
+        if !(stretch.first..=stretch.last).contains(next) {
             return;
         }
-        stretch.entries.values().for_each(|entry| add(usage, *entry, own));
+        stretch.entries.range(*next..).for_each(|(_, entry)| add(usage, *entry, own));
         match stretch.last.checked_add(1) {
             Some(behind) => *next = behind,
             None => self.finish(),
@@ -207,6 +208,19 @@ mod tests {
         let mut half = Tally::Counting { next: 5, usage: usage(1, 1), turn: true };
         half.inherit();
         assert_eq!(half.wants(), Some(0));
+    }
+
+    #[test]
+    fn a_volume_that_grows_within_its_last_stretch_is_counted_on_from_there() {
+        let own = VdiId::new(OWN).unwrap();
+        let mut tally = Tally::default();
+        tally.take_turn();
+        tally.take(&stretch(0, &[OWN; 3]), own);
+        tally.change(1, (OWN, 0), own);
+        tally.take(&stretch(0, &[OWN, 0, OWN, OWN, 5]), own);
+        assert_eq!(tally.wants(), Some(5));
+        tally.finish();
+        assert_eq!(tally.known(), Some(usage(3, 1)));
     }
 
     #[test]
