@@ -21,8 +21,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub const NAME_TTL: Duration = Duration::ZERO;
 /// How long the kernel may believe a control file's attributes (hazard 37).
 pub const CONTROL_TTL: Duration = Duration::ZERO;
-/// How long the kernel may believe a volume's attributes.
-pub const VOLUME_TTL: Duration = Duration::from_secs(1);
+/// How long the kernel may believe a volume's attributes, at most.
+const VOLUME_TTL: Duration = Duration::from_secs(1);
+
+/// How long the kernel may believe a volume's attributes. That there are no blocks it may
+/// not: it would do so beyond the end of an asynchronous write that makes the first.
+pub fn volume_ttl(volume: &Volume) -> Duration {
+    if volume.stored_len() == 0 { Duration::ZERO } else { VOLUME_TTL }
+}
 
 /// How long the kernel may believe attributes in `vdi/tree/`, of which none ever changes.
 pub const TREE_TTL: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! The kernel's replies that wait for the control loop.
 
 use super::{Answer, Totals};
-use crate::attr::{Look, VOLUME_TTL};
+use crate::attr::{Look, volume_ttl};
 use crate::events::fuse_errno;
 use crate::fs::browse::Browse;
 use crate::texts::{CONTROL_OPEN, Texts, slice};
@@ -50,7 +50,7 @@ impl Parked {
             }
             (Self::Write(reply, len, _), Answer::Done) => reply.written(len),
             (Self::Grow(reply, volume, look), Answer::Done) => {
-                reply.attr(&VOLUME_TTL, &look.of_volume(&volume));
+                reply.attr(&volume_ttl(&volume), &look.of_volume(&volume));
             }
             (Self::Browse(browse), Answer::Census(census)) => browse.complete(&census, texts),
             (Self::Space(reply, unit), Answer::Space(totals)) => answer_space(reply, unit, totals),

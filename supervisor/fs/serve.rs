@@ -2,7 +2,7 @@
 //! gives, where a line goes.
 
 use super::{SheepFs, setattr};
-use crate::attr::{CONTROL_TTL, VOLUME_TTL};
+use crate::attr::{CONTROL_TTL, volume_ttl};
 use crate::events::Event;
 use crate::handles::handle_of;
 use crate::pages::Opened;
@@ -65,7 +65,7 @@ impl SheepFs {
         match target {
             Target::Node(node) => (CONTROL_TTL, self.look.of_node(ino.0, *node, SystemTime::now())),
             Target::Place(place) => (CONTROL_TTL, self.look.of_place_now(*place)),
-            Target::Volume(volume) => (VOLUME_TTL, self.look.of_volume(volume)),
+            Target::Volume(volume) => (volume_ttl(volume), self.look.of_volume(volume)),
         }
     }
 

@@ -162,7 +162,7 @@ impl Control {
             }
             Event::Grow { volume, size, reply, look, .. } => {
                 volume.set_facts(sheepfs::ipc::VolumeFacts { size, ..volume.facts() });
-                reply.attr(&crate::attr::VOLUME_TTL, &look.of_volume(&volume));
+                reply.attr(&crate::attr::volume_ttl(&volume), &look.of_volume(&volume));
             }
             // One VDI with one snapshot, whatever is asked for.
             Event::Browse { browse, .. } => {
