@@ -14,7 +14,7 @@ use super::waits::{Caller, Gone, Wait, Work};
 use super::{Answer, Control, Effect, Refusal};
 use crate::volumes::Volume;
 use sheepfs::ipc::{Failure, Tag, VolumeFacts, VolumeId};
-use sheepfs::wire::name::VolumeName;
+use sheepfs::wire::name::{NAME_FIELD_LEN, VolumeName};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
@@ -276,4 +276,5 @@ pub(super) fn are_plausible(facts: &VolumeFacts) -> bool {
     vid.contains(&facts.vid)
         && shift.contains(&facts.block_size_shift)
         && i64::try_from(facts.size).is_ok()
+        && [&facts.labels.name, &facts.labels.tag].iter().all(|label| label.len() <= NAME_FIELD_LEN)
 }
