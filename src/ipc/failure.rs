@@ -135,7 +135,6 @@ impl Failure {
             Self::Unreachable => Errno::EHOSTUNREACH,
             Self::TimedOut => Errno::ETIMEDOUT,
             Self::NoSpace => Errno::ENOSPC,
-            Self::NoMemory => Errno::ENOMEM,
             Self::ReadOnly => Errno::EROFS,
             Self::Unusable(cause) => inode_errno(cause),
             Self::OutOfBounds | Self::Grown => Errno::EINVAL,
@@ -143,7 +142,8 @@ impl Failure {
             Self::Attached => Errno::EBUSY,
             Self::Shrinks => Errno::EPERM,
             Self::TooLarge { .. } | Self::TooLargeForAny => Errno::EFBIG,
-            Self::NoSnapshots => Errno::EOPNOTSUPP,
+            // Without memory for a copy the kernel copies by itself then.
+            Self::NoSnapshots | Self::NoMemory => Errno::EOPNOTSUPP,
             Self::NotStored => Errno::EIO,
             Self::TreeDamaged(TreeError::Full | TreeError::Numbers) => Errno::ENOSPC,
             Self::TreeDamaged(_) => Errno::EUCLEAN,
