@@ -91,16 +91,36 @@ fn a_volume_is_copied_past_both_caches() {
     a_whole_volume_is_copied(&["-k", "-o"]);
 }
 
-/// What coreutils do: a whole volume, straight.
+/// What coreutils do: a whole volume, straight. Over old bytes they write holes out by
+/// themselves, so there is none.
 #[test]
 fn cp_copies_in_the_worker() {
     let cluster = Cluster::start();
-    let (mount, [from, to], bytes) = two(&cluster, &[], 40 * MIB);
+    let (mount, [from, to], _) = two(&cluster, &[], 40 * MIB);
+    let bytes = Random::announced().bytes(40 << 20);
+    mount.open(&from).write_all_at(&bytes, 0).unwrap();
     let before = passed(mount.supervisor());
     run("cp", &["--sparse=never", arg(&mount.volume(&from)), arg(&mount.volume(&to))]);
     let passed = passed(mount.supervisor()) - before;
     assert!(passed < MIB, "{passed} bytes passed the supervisor");
     assert!(fs::read(mount.volume(&to)).unwrap() == bytes);
+}
+
+/// Truncating a volume clears nothing, and holes that `cp` skips it takes for cleared. The
+/// manual says how to copy over old bytes.
+#[test]
+fn cp_over_old_bytes_must_be_told_or_find_none() {
+    let cluster = Cluster::start();
+    let (mount, [from, to], bytes) = two(&cluster, &[], 40 * MIB);
+    let (from, to) = (mount.volume(&from), mount.volume(&to));
+    let old = || File::options().write(true).open(&to).unwrap().write_all_at(&vec![7; 40 << 20], 0);
+    old().unwrap();
+    run("cp", &["--sparse=never", arg(&from), arg(&to)]);
+    assert!(fs::read(&to).unwrap() == bytes);
+    old().unwrap();
+    run("fallocate", &["--punch-hole", "--offset=0", "--length=40MiB", arg(&to)]);
+    run("cp", &[arg(&from), arg(&to)]);
+    assert!(fs::read(&to).unwrap() == bytes);
 }
 
 /// Also what the kernel has in its page cache of the destination.

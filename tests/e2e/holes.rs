@@ -10,6 +10,7 @@ use sheepfs::wire::request::NewVdi;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 const TIB: u64 = 1 << 40;
@@ -21,6 +22,13 @@ const STORED: u64 = 4 * 4 * MIB;
 fn large_volume(cluster: &Cluster) -> String {
     let new = NewVdi { size: TIB, block_size_shift: 22, ..NewVdi::default() };
     cluster.vdi_with("large", &new)
+}
+
+/// Waits until it is known that nothing is stored.
+pub fn wait_until_counted(mount: &Mount, disk: &str) {
+    let path = mount.volume(disk);
+    let words = ["--absolute-names", "--only-values", "-n", "user.sheepdog.used", arg(&path)];
+    wait_for("the count", || Command::new("getfattr").args(words).output().unwrap().stdout == b"0");
 }
 
 fn content(place: u64) -> [u8; 64] {

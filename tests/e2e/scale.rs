@@ -4,6 +4,7 @@
 
 use crate::MIB;
 use crate::cluster::Cluster;
+use crate::holes::wait_until_counted;
 use crate::minisheep::Minisheep;
 use crate::mount::Mount;
 use crate::rounds::rounds;
@@ -152,8 +153,11 @@ fn an_attach_and_a_detach_cost_the_same_with_many_volumes() {
     let all = ["ReadObj", "LockVdi", "ReleaseVdi", "GetVdiInfo"];
     for name in &names {
         let begun = Instant::now();
-        let attach = requests(cluster.minisheep(), &all, || mount.attach(name));
-        assert_eq!(attach, 2, "{name}: its lock and its header");
+        let attach = requests(cluster.minisheep(), &all, || {
+            mount.attach(name);
+            wait_until_counted(&mount, name);
+        });
+        assert_eq!(attach, 4, "{name}: its lock and its header; its index, and the header again");
         if name == &names[0] || Some(name) == names.last() {
             println!("{name}: attached in {:?}", begun.elapsed());
         }
