@@ -6,7 +6,7 @@
 //! that is written again waits in its object's queue until the discard is done, so the create
 //! comes after the removal was answered.
 //!
-//! Then it goes from stage to stage, which are others for an index that is an array ([`array`])
+//! Then it goes from stage to stage, which are others for an index that is an array ([`mod@array`])
 //! than for the tree of a hyper volume ([`tree`]). A stage asks something for all blocks at
 //! once, and is over when all of that is answered; what was refused for the moment is asked
 //! again, after a while.

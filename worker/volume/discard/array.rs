@@ -54,7 +54,7 @@
 //! count; if a worker dies just there, the object stays until the end of the cluster, as it
 //! does when a gateway dies with its queue. Space is lost then, and never data.
 //!
-//! That the block is no recent allocation any more ([`super::recent`]) is noted where it
+//! That the block is no recent allocation any more ([`super::super::recent`]) is noted where it
 //! outlives the supervisor, before the clear leaves: it must never be repaired.
 //!
 //! *Late copies.* A discard is a change to each of its objects, fenced like a create: before
