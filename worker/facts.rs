@@ -81,6 +81,7 @@ fn facts(ctime: u64, epoch: u32, running: bool, flags: ClusterFlags) -> ClusterF
         epoch,
         running,
         recycles_vids: flags.contains(ClusterFlags::RECYCLE_VID),
+        has_locks: flags.contains(ClusterFlags::USE_LOCK),
         disk_mode: flags.contains(ClusterFlags::DISK_MODE),
     }
 }

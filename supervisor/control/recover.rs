@@ -133,6 +133,9 @@ impl Control {
         if self.cluster.is_some_and(|ours| ours != cluster.ctime) {
             self.candidates.adopt(true);
         }
+        if cluster.running && !cluster.has_locks && self.cluster != Some(cluster.ctime) {
+            tracing::warn!(%sheep, "the cluster keeps no locks: nothing hinders another client from writing to the same VDI, which destroys it; `dog cluster format -l` makes a cluster with locks");
+        }
         self.cluster = Some(cluster.ctime).filter(|ctime| *ctime != 0);
         self.shared.known().epoch = cluster.epoch;
         tracing::info!(worker = generation, %sheep, epoch = cluster.epoch, "connected");

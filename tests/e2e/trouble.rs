@@ -71,6 +71,19 @@ fn the_lock_of_a_dead_client_is_taken_when_that_is_asked_for() {
     assert_eq!(cluster.wire().lock(&disk), Status::Success, "and was given back");
 }
 
+/// Said once, since it is so until the cluster is formatted anew.
+#[test]
+fn a_cluster_without_locks_is_warned_of() {
+    for (cluster, times) in [(Cluster::mini(), 1), (locking(), 0)] {
+        let mount = Mount::start(&cluster, &[]);
+        let before = mount.count("swaps_worker_died");
+        nix::sys::signal::kill(mount.worker(), Signal::SIGKILL).unwrap();
+        wait_for("a swap", || mount.count("swaps_worker_died") == before + 1);
+        wait_for("the next worker", || mount.status("worker_state").as_deref() == Some("serving"));
+        assert_eq!(mount.log().matches("keeps no locks").count(), times);
+    }
+}
+
 /// `--no-lock`: for somebody who knows better, and is told once what that means.
 #[test]
 fn a_vdi_is_attached_without_its_lock_when_that_is_asked_for() {

@@ -78,6 +78,7 @@ fn a_check_tells_the_cluster_or_why_there_is_none() {
         epoch: 1,
         running: true,
         recycles_vids: false,
+        has_locks: false,
         disk_mode: false,
     };
     assert_eq!(game.checked(), (1, Ok(cluster)));

@@ -31,8 +31,14 @@ fn object(index: u64) -> ObjectId {
 }
 
 fn trial(ctime: u64, epoch: u32) -> Trial {
-    let facts =
-        ClusterFacts { ctime, epoch, running: true, recycles_vids: false, disk_mode: false };
+    let facts = ClusterFacts {
+        ctime,
+        epoch,
+        running: true,
+        recycles_vids: false,
+        has_locks: true,
+        disk_mode: false,
+    };
     Trial { said: Ok(facts), epoch }
 }
 
@@ -221,6 +227,7 @@ fn one_of_another_cluster_or_an_old_epoch_is_not_let_in() {
         epoch: 3,
         running: false,
         recycles_vids: false,
+        has_locks: true,
         disk_mode: false,
     };
     for (trial, why) in [

@@ -46,6 +46,7 @@ impl Trial {
                 epoch: 0,
                 running: false,
                 recycles_vids: false,
+                has_locks: true,
                 disk_mode: false,
             }),
         };

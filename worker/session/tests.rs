@@ -50,6 +50,7 @@ impl Game {
             epoch: 1,
             running: true,
             recycles_vids: false,
+            has_locks: true,
             disk_mode: false,
         };
         let session = Session::new(link, connections, &plan, cluster, 0, now);

@@ -62,6 +62,8 @@ pub struct ClusterFacts {
     pub running: bool,
     /// Whether it gives vids of deleted VDIs to new ones (`dog cluster format -R`).
     pub recycles_vids: bool,
+    /// Whether it keeps locks of VDIs (`dog cluster format -l`).
+    pub has_locks: bool,
     /// Whether it places objects by disks, in a way that clients can't compute.
     pub disk_mode: bool,
 }
