@@ -100,10 +100,16 @@ impl<R> State<R> {
 
     pub(super) fn insert(&mut self, request: Request, reply: R, stage: Stage, now: Instant) -> Tag {
         let tag = self.table.insert(request, reply, stage, now);
+        let again = self.is_unsure(now);
         if let Some(entry) = self.table.get_mut(tag) {
-            entry.again = self.unsure_until.is_some_and(|until| now < until);
+            entry.again = again;
         }
         tag
+    }
+
+    /// Whether a process before this one may have begun with what the kernel asks for then.
+    pub(super) fn is_unsure(&self, now: Instant) -> bool {
+        self.unsure_until.is_some_and(|until| now < until)
     }
 
     /// Room for a copy of a write's bytes: how many of them.

@@ -6,6 +6,7 @@ use crate::inflight::{Entry, Kind, Payload, Request, Stage};
 use crate::steps::Rest;
 use crate::volumes::Volume;
 use nix::errno::Errno;
+use sheepfs::ipc::Failure;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -49,6 +50,22 @@ impl<R> State<R> {
         Ok(self.start_waiting())
     }
 
+    /// What is left to be cleared after a step that has ended so, if there is anything.
+    pub(super) fn rest_of(done: &Entry<R>, outcome: Result<(), Failure>) -> Option<Rest> {
+        let request = done.request;
+        match (request.kind, outcome) {
+            // Its last object is not whole any more.
+            (Kind::Discard, Err(Failure::Grown)) => Some(Rest::of_grown(request, done.again)),
+            // It only saves time: without an answer, nothing is left out.
+            (Kind::Seek(_), _) => done.rest.map(|mut rest| {
+                rest.leave_out(request.shift, done.sought);
+                rest
+            }),
+            (_, Ok(())) => done.rest,
+            (_, Err(_)) => None,
+        }
+    }
+
     /// A step is done: the next one waits in its place, for the same reply.
     pub(super) fn clear_rest(&mut self, rest: Rest, done: Entry<R>, now: Instant) {
         // The time of the whole counts.
@@ -57,12 +74,12 @@ impl<R> State<R> {
     }
 
     fn clear_step(&mut self, mut rest: Rest, of: Request, reply: R, since: Instant) {
+        // One that the kernel has delivered again may have come to any of its steps.
+        rest.again |= self.is_unsure(since);
         let Some((kind, offset, len)) = rest.next(of.shift) else { return };
         let request = Request { kind, offset, len, ..of };
         let tag = self.insert(request, reply, Stage::Queued, since);
         if let Some(entry) = self.table.get_mut(tag) {
-            // One that the kernel has delivered again may have come to any of its steps.
-            rest.again |= entry.again;
             entry.again = rest.again;
             entry.rest = Some(rest).filter(|rest| !rest.is_over());
             if kind == Kind::Zero {

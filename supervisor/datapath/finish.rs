@@ -5,7 +5,6 @@ use super::queue::{Started, State};
 use crate::fence::Object;
 use crate::inflight::{Allegation, Entry, Kind, Request, Slot, Sought, Stage};
 use crate::link::{Link, Outcome};
-use crate::steps::Rest;
 use sheepfs::ipc::{Failure, Tag, VolumeId};
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,18 +36,15 @@ impl<R> State<R> {
                         && entry.sought == Sought::Unsaid;
                     let outcome =
                         if unsaid { outcome.and(Err(Failure::BadAnswer)) } else { outcome };
-                    let rest = match outcome {
-                        Ok(()) => entry.rest,
-                        // Its last object is not whole any more.
-                        Err(Failure::Grown) if entry.request.kind == Kind::Discard => {
-                            Some(Rest::of_grown(entry.request, entry.again))
-                        }
-                        Err(_) => None,
-                    };
-                    match rest {
-                        Some(rest) => {
+                    match Self::rest_of(&entry, outcome) {
+                        Some(rest) if !rest.is_over() => {
                             self.free(slot);
                             self.clear_rest(rest, entry, now);
+                        }
+                        // The kernel asked for no place.
+                        Some(_) => {
+                            let entry = Entry { sought: Sought::Unsaid, ..entry };
+                            finished.push((entry, slot, Ok(())));
                         }
                         None => finished.push((entry, slot, outcome)),
                     }

@@ -142,10 +142,11 @@ impl Volume {
                 *used = io.now;
                 &*piece
             });
-            let objects = &self.objects;
+            let (objects, unsure) = (&self.objects, &self.unsure);
             let written = |from: u32| {
                 let written = |(_, queue): &(&u32, &ObjectQueue)| queue.is_written();
-                objects.range(from..).find(written).map(|(block, _)| *block)
+                let written = objects.range(from..).find(written).map(|(block, _)| *block);
+                written.into_iter().chain(unsure.range(from..).next().copied()).min()
             };
             let tag = seek.tag;
             match seek.walk(piece, written, blocks) {

@@ -185,3 +185,57 @@ fn a_successor_fences_what_a_discard_may_still_change_and_repeats_all_of_it() {
     }
     assert!(successor.outcome().is_ok());
 }
+
+/// Says where a seek ends.
+fn lead(worker: &FakeWorker, seek: &ToWorker, from: u64, to: Option<u64>) {
+    let asked =
+        matches!(seek, ToWorker::Seek { offset, target: SeekTarget::Data, .. } if *offset == from);
+    assert!(asked, "{seek:?}");
+    let tag = tag_of(seek).0;
+    worker.say(FromWorker::Sought { tag, offset: to });
+    worker.done(tag, Ok(()));
+}
+
+fn is_discard(message: &ToWorker, objects: std::ops::Range<u64>) -> bool {
+    let range = (objects.start * OBJECT, (objects.end - objects.start) * OBJECT);
+    matches!(message, ToWorker::Discard { offset, len, .. } if (*offset, u64::from(*len)) == range)
+}
+
+#[test]
+fn of_a_large_range_only_what_has_data_is_cleared() {
+    let mut rig = Rig::new(1024 * MIB);
+    let (worker, _reader) = rig.connect(1, ARENA_LEN);
+    rig.clear(0, 1 << 30);
+    lead(&worker, &worker.next().unwrap(), 0, Some(100 * OBJECT));
+    let data = worker.next().unwrap();
+    assert!(is_discard(&data, 100..164), "{data:?}");
+    worker.done(tag_of(&data).0, Ok(()));
+    let seek = worker.next().unwrap();
+    assert!(!rig.data.is_idle());
+    lead(&worker, &seek, 164 * OBJECT, None);
+    assert!(rig.outcome().is_ok());
+    assert!(rig.data.is_idle());
+}
+
+/// A worker that dies leaves the search to the next one, and where data can't be looked for,
+/// all is cleared.
+#[test]
+fn a_search_for_what_is_to_be_cleared_may_fail() {
+    let mut rig = Rig::new(260 * MIB);
+    let (worker, _reader) = rig.connect(1, ARENA_LEN);
+    rig.clear(0, 65 * OBJECT);
+    assert!(matches!(worker.next().unwrap(), ToWorker::Seek { .. }));
+    drop(worker);
+    rig.gone(1);
+    rig.lose(1, Some(gateway()));
+    let (worker, _reader) = rig.connect(2, ARENA_LEN);
+    let seek = worker.next().unwrap();
+    assert!(matches!(seek, ToWorker::Seek { offset: 0, .. }), "{seek:?}");
+    worker.done(tag_of(&seek).0, Err(Failure::TimedOut));
+    for objects in [0..64, 64..65] {
+        let step = worker.next().unwrap();
+        assert!(is_discard(&step, objects), "{step:?}");
+        worker.done(tag_of(&step).0, Ok(()));
+    }
+    assert!(rig.outcome().is_ok());
+}

@@ -105,9 +105,9 @@ fn what_is_discarded_is_a_hole_and_does_not_count() {
     assert_eq!(run.data_blocks(super::WIDE.len as u64, BLOCK_LEN).0, BTreeSet::from([6, 7, 8]));
 }
 
-/// What is stored then is not known: the volume counts as full.
+/// What is stored then is not known: the volume counts as full, and the block as data.
 #[test]
-fn after_a_discard_that_failed_nothing_is_counted() {
+fn after_a_discard_that_failed_nothing_is_taken_for_a_hole() {
     let mut run = wide(1);
     run.write(1, 5 * BLOCK_LEN, 100, 1);
     run.settle();
@@ -126,6 +126,7 @@ fn after_a_discard_that_failed_nothing_is_counted() {
     }
     assert!(run.outcome(2).is_err());
     assert_eq!(run.usage(), None);
+    assert_eq!(run.look(3, 0, SeekTarget::Data), Some(5 * BLOCK_LEN));
 }
 
 /// A dead worker's entry may land after the count: the write that is repeated finds it.
