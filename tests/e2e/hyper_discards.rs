@@ -77,7 +77,7 @@ fn whole_objects_go(size: u64) {
     assert_eq!(listed(&cluster, vid, &blocks), []);
     mount.open(&disk).write_all_at(&[9; 100], 700_000 * OBJECT).unwrap();
     mount.detach(&disk);
-    cluster.wire().delete(&working_ref(&disk));
+    cluster.delete(&working_ref(&disk));
     assert!(blocks.iter().all(|block| !exists(&cluster, vid, *block as u32)));
 }
 

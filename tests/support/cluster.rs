@@ -104,6 +104,14 @@ impl Cluster {
         vid
     }
 
+    /// Deletes what it made before the end.
+    pub fn delete(&self, vdi: &VdiRef) {
+        self.wire().delete(vdi);
+        if let Self::Real(real) = self {
+            real.made.lock().unwrap().retain(|made| made != vdi);
+        }
+    }
+
     /// All of a VDI's content, seen without sheepfs.
     pub fn content(&self, name: &str) -> Vec<u8> {
         let mut wire = self.wire();
