@@ -1,11 +1,11 @@
 //! Requests that take a block out of an index and its object out of the cluster. What
 //! order they must come in is said in the worker's `volume::discard`.
 
-use super::super::header::ObjFields;
-use super::super::inode::{INDEX_ENTRIES, gref_offset, index_offset};
-use super::super::oid::{ObjectId, VDI_ID_COUNT, VdiId};
-use super::super::opcode::Opcode;
 use super::Request;
+use crate::wire::header::ObjFields;
+use crate::wire::inode::{INDEX_ENTRIES, gref_offset, index_offset};
+use crate::wire::oid::{ObjectId, VDI_ID_COUNT, VdiId};
+use crate::wire::opcode::Opcode;
 
 /// The bytes of an index entry that hold a vid. The fourth is always 0.
 const ENTRY_BYTES: usize = 3;
@@ -55,9 +55,9 @@ impl Request {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::inode::INDEX_OFFSET;
     use super::super::Payload;
     use super::*;
+    use crate::wire::inode::INDEX_OFFSET;
 
     fn vid() -> VdiId {
         VdiId::new(0x70_9128).unwrap()

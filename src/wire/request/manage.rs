@@ -1,6 +1,7 @@
 //! Requests that change what a VDI is, beside its data.
 
-use super::{Request, TAG_OFFSET};
+use super::Request;
+use super::inode::TAG_OFFSET;
 use crate::wire::inode::{INDEX_ENTRIES, index_offset};
 use crate::wire::name::NAME_FIELD_LEN;
 use crate::wire::oid::VdiId;
