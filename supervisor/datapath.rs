@@ -32,13 +32,16 @@
 
 mod admission;
 mod blocked;
+mod calls;
 mod clear;
 mod copy;
 mod counters;
 mod finish;
+mod launch;
 mod queue;
 mod replay;
 mod reply;
+mod said;
 mod standing;
 mod succession;
 mod told;
@@ -49,16 +52,12 @@ pub use replay::Pace;
 pub use reply::{Parked, ParkedReply};
 
 use crate::allocations::Allocations;
-use crate::fence::Object;
-use crate::inflight::{Allegation, Entry, Kind, Payload, Request, Slot, Sought};
+use crate::inflight::{Allegation, Entry, Kind, Request, Slot, Sought};
 use crate::link::{Link, Outcome};
 use crate::state::Records;
-use crate::volumes::Volume;
-use admission::{Admission, Told};
 use nix::errno::Errno;
-use queue::{Start, Started, State};
-use sheepfs::ipc::{Allocation, Failure, QuietReason, SeekTarget, Tag, VolumeId};
-use sheepfs::wire::cluster::BlockUsage;
+use queue::State;
+use sheepfs::ipc::{Failure, QuietReason, Tag, VolumeId};
 use sheepfs::wire::name::VolumeName;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -147,101 +146,9 @@ impl<R> DataPath<R> {
     pub fn volume_attached(&self, volume: VolumeId, name: VolumeName) {
         self.lock().volume_attached(volume, name);
     }
-
-    /// The worker of that generation says that a write is about to create an object.
-    ///
-    /// # Errors
-    /// When that can't be.
-    pub fn note_creating(&self, generation: u64, tag: Tag, block: u32) -> Result<(), Allegation> {
-        self.lock().note_creating(generation, tag, block)
-    }
-
-    /// The worker of that generation says that a write is about to change the index tree of
-    /// its volume.
-    ///
-    /// # Errors
-    /// When that can't be.
-    pub fn note_growing(&self, generation: u64, tag: Tag) -> Result<(), Allegation> {
-        self.lock().note_growing(generation, tag)
-    }
-
-    /// The worker of that generation says where a seek ends; `None`: nowhere.
-    ///
-    /// # Errors
-    /// When that can't be.
-    pub fn note_sought(
-        &self,
-        generation: u64,
-        tag: Tag,
-        offset: Option<u64>,
-    ) -> Result<(), Allegation> {
-        self.lock().note_sought(generation, tag, offset)
-    }
-
-    /// The worker of that generation says how many objects a volume has. `false`: there
-    /// is no such volume yet.
-    pub fn note_stored(
-        &self,
-        generation: u64,
-        volume: VolumeId,
-        number: u64,
-        usage: Option<BlockUsage>,
-    ) -> bool {
-        let volume = self.allocations.volumes().by_id(volume);
-        volume.inspect(|volume| volume.note_stored(generation, number, usage)).is_some()
-    }
-
-    /// The worker has written an index entry.
-    pub fn note_allocated(&self, volume: VolumeId, allocation: Allocation) {
-        self.allocations.heard(volume, allocation, Instant::now());
-    }
-
-    /// The worker is about to write an index entry again that a snapshot lost.
-    pub fn note_repairing(&self, volume: VolumeId, block: u32) {
-        self.lock().note_repairing(Object { volume, block });
-    }
-
-    /// A volume goes on under a new vid, with all its entries repaired.
-    pub fn note_moved(&self, volume: VolumeId) {
-        self.lock().note_moved(volume);
-    }
 }
 
 impl<R: Parked> DataPath<R> {
-    /// Reads; short where the volume ends.
-    pub fn read(&self, volume: &Volume, offset: u64, len: u32, reply: R) {
-        let len = inside(volume.size(), offset, len);
-        if len == 0 {
-            return reply.done(&[]);
-        }
-        self.submit(request(Kind::Read, volume, offset, len), &[], Cut::Never, reply);
-    }
-
-    /// Writes; short where the volume ends, `ENOSPC` behind it, as a block device
-    /// does. `cut`: when it may be cut for want of memory.
-    pub fn write(&self, volume: &Volume, offset: u64, bytes: &[u8], cut: Cut, reply: R) {
-        let wanted = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let len = inside(volume.size(), offset, wanted);
-        match (len, wanted) {
-            (0, 0) => reply.done(&[]),
-            (0, _) => reply.fail(Errno::ENOSPC),
-            _ => {
-                let request = request(Kind::Write, volume, offset, len);
-                self.submit(request, &bytes[..len as usize], cut, reply);
-            }
-        }
-    }
-
-    /// Makes everything durable that was answered before.
-    pub fn flush(&self, volume: &Volume, reply: R) {
-        self.submit(request(Kind::Flush, volume, 0, 0), &[], Cut::Never, reply);
-    }
-
-    /// Looks for data or for a hole, from inside the volume on.
-    pub fn seek(&self, volume: &Volume, offset: u64, target: SeekTarget, reply: R) {
-        self.submit(request(Kind::Seek(target), volume, offset, 0), &[], Cut::Never, reply);
-    }
-
     /// That worker serves from now on: it is connected, and it is told of all that
     /// waits, the oldest first.
     pub fn connect(&self, link: Arc<Link>, pace: Pace) {
@@ -337,77 +244,6 @@ impl<R: Parked> DataPath<R> {
         self.launch_all(started);
         verdict
     }
-
-    fn submit(&self, mut request: Request, bytes: &[u8], cut: Cut, reply: R) {
-        if let Some(limit) = self.panic_at {
-            assert!(self.in_flight() < limit, "{limit} requests are in flight, as was wished for");
-        }
-        let now = Instant::now();
-        let admission = self.lock().admit(request, cut, reply, now);
-        match admission {
-            // It counts as told already.
-            Admission::Started(Start { link, tag, request, slot, again })
-                if request.kind == Kind::Read =>
-            {
-                link.send(request.message(tag, slot, again));
-            }
-            Admission::Started(start) => {
-                if self.fill_and_tell(&start, bytes) == Told::Later {
-                    self.come_back(start.tag, Payload::Kept(bytes.to_vec()));
-                }
-            }
-            Admission::Refused(reply, errno) => reply.fail(errno),
-            Admission::Wait(reply, len) => {
-                request.len = len;
-                let payload = match request.kind {
-                    Kind::Write => Payload::Kept(bytes[..len as usize].to_vec()),
-                    Kind::Read
-                    | Kind::Flush
-                    | Kind::Zero
-                    | Kind::Discard
-                    | Kind::Copy { .. }
-                    | Kind::Seek(_) => Payload::None,
-                };
-                let parked = self.lock().park(request, payload, reply, now);
-                match parked {
-                    Ok(started) => self.launch_all(started),
-                    Err((reply, errno)) => reply.fail(errno),
-                }
-            }
-        }
-    }
-
-    fn launch_all(&self, started: Started) {
-        for (start, payload) in started {
-            if self.fill_and_tell(&start, payload.bytes()) == Told::Later {
-                self.come_back(start.tag, payload);
-            }
-        }
-    }
-
-    /// Its worker is gone: it waits for the next one.
-    fn come_back(&self, tag: Tag, payload: Payload) {
-        let started = self.lock().come_back(tag, payload);
-        self.launch_all(started);
-    }
-
-    /// Fills the slot and tells the worker, unless it is gone meanwhile.
-    fn fill_and_tell(&self, start: &Start, bytes: &[u8]) -> Told {
-        let Start { link, tag, request, slot, again } = start;
-        if let (true, Some(Slot { span, .. })) = (request.has_payload(), slot) {
-            link.arena().fill(*span, bytes);
-        }
-        let (told, started) = self.lock().mark_told(start);
-        if told == Told::Now {
-            link.send(request.message(*tag, *slot, *again));
-        }
-        self.launch_all(started);
-        told
-    }
-}
-
-fn request(kind: Kind, volume: &Volume, offset: u64, len: u32) -> Request {
-    Request { kind, volume: volume.id, offset, len, shift: volume.shift() }
 }
 
 fn answer<R: Parked>(
@@ -448,12 +284,6 @@ fn fail_entries<R: Parked>(entries: Vec<Entry<R>>) {
     for entry in entries {
         entry.reply.fail(Errno::EIO);
     }
-}
-
-/// How many of `len` bytes at `offset` lie inside a volume.
-fn inside(size: u64, offset: u64, len: u32) -> u32 {
-    let left = size.saturating_sub(offset);
-    u32::try_from(left).map_or(len, |left| left.min(len))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::*;
 use crate::events::{Event, Events};
 use crate::fake::{FakeWorker, link, tag_of, volume};
 use crate::inflight::CONTROL_TAG;
+use crate::volumes::Volume;
 use proptest::prelude::*;
 use sheepfs::ipc::arena::ARENA_LEN;
 use sheepfs::ipc::{Failure, FromWorker, Tag, ToWorker};

@@ -4,7 +4,7 @@
 use super::*;
 use crate::fence::Object;
 use crate::state::State;
-use sheepfs::ipc::VolumeId;
+use sheepfs::ipc::{SeekTarget, VolumeId};
 use std::net::SocketAddr;
 
 fn gateway() -> SocketAddr {
