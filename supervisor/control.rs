@@ -14,8 +14,8 @@
 //!    └────────────────────────────────────────┴───────────────────────┴──> Ending ──> over
 //! ```
 //!
-//! The life of a worker is in [`life`], how one follows the other in [`recover`],
-//! planned failover in [`failover`], the end in [`ending`].
+//! What it begins with is in [`wishes`]. The life of a worker is in [`life`], how one
+//! follows the other in [`recover`], planned failover in [`failover`], the end in [`ending`].
 
 mod again;
 mod attempt;
@@ -33,6 +33,7 @@ mod line;
 mod manage;
 pub mod outage;
 mod parked;
+mod phase;
 pub mod poison;
 mod query;
 mod recover;
@@ -44,6 +45,7 @@ mod spare;
 mod succession;
 mod volume;
 mod waits;
+mod wishes;
 mod worker;
 mod write;
 
@@ -55,7 +57,7 @@ use crate::volumes::Volumes;
 use attempt::Attempt;
 use heartbeat::Heartbeat;
 use life::{Life, Spare};
-use outage::OnOutage;
+use phase::Phase;
 use poison::Death;
 use sheepfs::ipc::{Gateways, Locking, Route, Tag, ToWorker, VolumeId};
 use sheepfs::wire::name::VolumeName;
@@ -68,20 +70,11 @@ pub use inout::{Answer, Effect, Input, Leave, Totals};
 pub use refusal::Refusal;
 pub use succession::volumes_of;
 pub use waits::Caller;
+pub use wishes::Wishes;
 
 /// A turn that comes so much later than was asked for means that this process, or
 /// the machine, did not run.
 const LATE: Duration = Duration::from_secs(1);
-
-/// Where in its life the mount is.
-#[derive(Debug)]
-enum Phase {
-    Starting { to_attach: usize },
-    Mounting,
-    Running,
-    Leaving(leaving::Leaving),
-    Ending(ending::Ending),
-}
 
 /// The state.
 #[derive(Debug)]
@@ -148,74 +141,7 @@ pub struct Control {
     effects: Vec<Effect>,
 }
 
-/// What the user asked for.
-#[derive(Debug)]
-pub struct Wishes {
-    /// The sheep.
-    pub candidates: Candidates,
-    /// Volumes to attach before the mount is ready.
-    pub attach: Vec<VolumeName>,
-    /// Bytes of object cache when it is on.
-    pub cache_len: u64,
-    /// Whether it is on at first.
-    pub cache_on: bool,
-    /// How long a request may be on the wire without progress.
-    pub io_timeout: Duration,
-    /// Whom objects are asked of at first.
-    pub route: Route,
-    /// What becomes of requests while no sheep serves.
-    pub on_outage: OnOutage,
-    /// What an attach does about the cluster's lock.
-    pub locking: Locking,
-}
-
 impl Control {
-    /// At the very start; the first effect comes with the first [`Input::Tick`].
-    pub fn new(shared: Arc<Shared>, wishes: Wishes, now: Instant) -> Self {
-        let attach: BTreeSet<VolumeName> = wishes.attach.into_iter().collect();
-        let allocations = Arc::clone(shared.allocations());
-        Self {
-            volumes: Arc::clone(shared.volumes()),
-            shared,
-            candidates: wishes.candidates,
-            phase: Phase::Starting { to_attach: attach.len() },
-            attach_wished: attach.iter().cloned().collect(),
-            attach_at_start: attach.into_iter().collect(),
-            cache_len: wishes.cache_len,
-            cache_on: wishes.cache_on,
-            io_timeout: wishes.io_timeout,
-            route: wishes.route,
-            direct: BTreeSet::new(),
-            locking: wishes.locking,
-            life: Life::BackingOff { until: now, worker: None },
-            beat: Heartbeat::new(heartbeat::EVERY_ACTIVE, now),
-            spare: Spare::None { not_before: now },
-            generation: 0,
-            recovery: recover::Recovery::default(),
-            guard: poison::Guard::default(),
-            outage: outage::Outage::new(wishes.on_outage),
-            wishes: failover::Queue::default(),
-            cluster: None,
-            due: None,
-            waits: waits::Waits::default(),
-            last_volume: 0,
-            absent: BTreeMap::new(),
-            retry_at: None,
-            replaced: BTreeSet::new(),
-            allocations,
-            lock_sent: BTreeMap::new(),
-            locks_left: BTreeMap::new(),
-            locked_through: BTreeMap::new(),
-            repairing: BTreeMap::new(),
-            fenced_until: None,
-            begun_before: BTreeSet::new(),
-            closing: Vec::new(),
-            held: manage::Held::default(),
-            totals: Totals::default(),
-            effects: Vec::new(),
-        }
-    }
-
     /// Takes note of what happened, and says what must be done, in order.
     pub fn apply(&mut self, input: Input, now: Instant) -> Vec<Effect> {
         if self.due.is_some_and(|due| now > due + LATE) {
@@ -308,31 +234,6 @@ impl Control {
             tracing::error!(tag = tag.0, "a request has killed worker after worker by itself");
             self.effects.push(Effect::Poison(tag));
         }
-    }
-
-    fn mounted(&mut self) {
-        if matches!(self.phase, Phase::Mounting) {
-            self.phase = Phase::Running;
-        }
-    }
-
-    /// At the start: connected, and one more volume, or none, is there.
-    fn start_goes_on(&mut self, attached: usize) {
-        if let Phase::Starting { to_attach } = &mut self.phase {
-            *to_attach = to_attach.saturating_sub(attached);
-            if *to_attach == 0 {
-                self.phase = Phase::Mounting;
-                self.effects.push(Effect::Mount);
-            }
-        }
-    }
-
-    fn is_starting(&self) -> bool {
-        matches!(self.phase, Phase::Starting { .. })
-    }
-
-    fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Ending(_))
     }
 
     /// Tells the worker that has a session; without one nothing is said.

@@ -1,6 +1,7 @@
 //! The control loop's decisions, driven without a socket: what happens goes in,
 //! what must be done comes out, and time is what the test says it is.
 
+use super::outage::OnOutage;
 use super::*;
 use crate::candidates::ResolveError;
 use crate::control::poison::Exit;
