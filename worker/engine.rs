@@ -3,34 +3,31 @@
 
 mod copying;
 mod managing;
+mod opening;
+mod queries;
+mod ticking;
 
 use crate::ahead::Ahead;
-use crate::attach::{self, Attach};
+use crate::attach::Attach;
 use crate::cache::Cache;
 use crate::context::{Context, Wire};
 use crate::copies::{Copies, Order};
 use crate::deadlines::Deadlines;
 use crate::frame::Reply;
 use crate::index_pages::{Fate, IndexPages, PAGES_MAX};
-use crate::query::{self, Part, QueryRun, send_report};
+use crate::query::{Part, QueryRun};
 use crate::resume::{Resume, Wanted};
 use crate::search::SearchRun;
 use crate::turns::Turns;
 use crate::volume::objects::Kind;
-use crate::volume::recent::Allocation;
 use crate::volume::{Transfer, Volume, Wait};
 use managing::Managed;
 use sheepfs::ipc::{
-    self, Arena, CacheUsage, Failure, FromWorker, LostReason, RawSpan, Search, Tag, ToWorker,
-    VolumeId,
+    self, Arena, CacheUsage, Failure, FromWorker, LostReason, RawSpan, Tag, ToWorker, VolumeId,
 };
-use sheepfs::wire::VdiId;
 use sheepfs::wire::btree::Limits;
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
-
-/// How often the supervisor may hear of the cache.
-const USAGE_INTERVAL: Duration = Duration::from_secs(1);
+use std::time::Instant;
 
 /// Who waits for a reply.
 #[derive(Clone, Debug)]
@@ -152,11 +149,7 @@ impl Engine {
                 let wanted = Wanted { volume, name, facts, lock_sent, repairing, remembered };
                 self.resume(tag, wanted, around);
             }
-            ToWorker::Query { tag, query } => {
-                let (mut io, _) = self.context(around);
-                let run = QueryRun::begin(tag, query, &mut io);
-                self.queries.insert(tag, run);
-            }
+            ToWorker::Query { tag, query } => self.query(tag, query, around),
             ToWorker::Read { tag, volume, offset, span } => {
                 let transfer =
                     Transfer { tag, kind: Kind::Read, offset, again: false, sparse: false };
@@ -196,24 +189,6 @@ impl Engine {
             }
         }
         self.settle_copies(around);
-    }
-
-    fn resume(&mut self, tag: Tag, wanted: Wanted, around: &mut Surroundings) {
-        let (mut io, _) = self.context(around);
-        match Resume::begin(tag, wanted, &mut io) {
-            Ok(resume) => drop(self.resumes.insert(tag, resume)),
-            Err(failure) => io.done(tag, Err(failure)),
-        }
-    }
-
-    /// What is remembered of a volume; how old it is nobody knows, so it is new.
-    fn take_remembered(&mut self, volume: VolumeId, now: Instant) -> Vec<Allocation> {
-        let remembered = self.remembered.remove(&volume).unwrap_or_default().into_iter();
-        let checked = |one: ipc::Allocation| {
-            let owner = VdiId::new(one.owner)?;
-            Some(Allocation { block: one.block, owner, at: now })
-        };
-        remembered.filter_map(checked).collect()
     }
 
     fn transfer(
@@ -311,51 +286,6 @@ impl Engine {
         self.pages.sweep(|id, page| volumes.get_mut(&id).map_or(Fate::Gone, |v| v.drop_page(page)));
     }
 
-    fn attach_replied(&mut self, tag: Tag, reply: &Reply, around: &mut Surroundings) -> bool {
-        let Some(mut attach) = self.attaches.remove(&tag) else { return false };
-        let (mut io, _) = self.context(around);
-        let vid = reply.header.vdi().vdi_id;
-        match attach.reply(reply.status, &reply.bytes, vid, &mut io) {
-            attach::Progress::Going => {
-                self.attaches.insert(tag, attach);
-            }
-            attach::Progress::Attached(volume) => {
-                self.attached(tag, attach.volume(), *volume, around);
-            }
-            attach::Progress::Failed(failure) => io.done(attach.tag(), Err(failure)),
-            attach::Progress::SheepGone => return true,
-        }
-        false
-    }
-
-    fn resume_replied(&mut self, tag: Tag, reply: &Reply, around: &mut Surroundings) -> bool {
-        let Some(mut resume) = self.resumes.remove(&tag) else { return false };
-        match resume.reply(reply.status, &reply.bytes, around.now) {
-            attach::Progress::Going => {
-                self.resumes.insert(tag, resume);
-            }
-            attach::Progress::Attached(volume) => {
-                self.attached(tag, resume.volume(), *volume, around);
-            }
-            attach::Progress::Failed(failure) => self.context(around).0.done(tag, Err(failure)),
-            attach::Progress::SheepGone => return true,
-        }
-        false
-    }
-
-    /// A volume can take requests; one that moved while no worker lived goes after it.
-    fn attached(&mut self, tag: Tag, id: VolumeId, volume: Volume, around: &mut Surroundings) {
-        self.deadlines.touch(id);
-        let volume = volume.with_tree_limits(self.tree_limits);
-        let (mut io, volumes) = self.context(around);
-        io.out.push(FromWorker::Attached { tag, facts: volume.facts() });
-        volumes.insert(id, volume);
-        if let Some(volume) = volumes.get_mut(&id) {
-            volume.begin(&mut io);
-        }
-        self.turns.wish(id);
-    }
-
     /// Lets volumes count their objects, a few at a time.
     fn give_turns(&mut self, around: &mut Surroundings) {
         let volumes = &self.volumes;
@@ -367,109 +297,5 @@ impl Engine {
                 volume.take_turn(&mut io);
             }
         }
-    }
-
-    fn query_replied(
-        &mut self,
-        tag: Tag,
-        part: Part,
-        reply: &Reply,
-        around: &mut Surroundings,
-    ) -> bool {
-        if let Some(mut run) = self.searches.remove(&tag) {
-            let progress = run.reply(part, reply, &mut self.context(around).0);
-            return self.searched(run, tag, progress, around);
-        }
-        let Some(mut run) = self.queries.remove(&tag) else { return false };
-        let (mut io, _) = self.context(around);
-        match run.reply(part, reply, &mut io) {
-            query::Progress::Going => {
-                self.queries.insert(tag, run);
-            }
-            query::Progress::Done(report) => send_report(run.tag(), &report, io.out),
-            query::Progress::Failed(failure) => io.done(run.tag(), Err(failure)),
-            query::Progress::SheepGone => return true,
-        }
-        false
-    }
-
-    fn search(&mut self, tag: Tag, search: Search, around: &mut Surroundings) {
-        let (run, progress) = SearchRun::begin(tag, search, &mut self.context(around).0);
-        self.searched(run, tag, progress, around);
-    }
-
-    fn searched(
-        &mut self,
-        run: SearchRun,
-        tag: Tag,
-        progress: query::Progress,
-        around: &mut Surroundings,
-    ) -> bool {
-        match progress {
-            query::Progress::Going => drop(self.searches.insert(tag, run)),
-            query::Progress::Done(report) => send_report(tag, &report, around.out),
-            query::Progress::Failed(failure) => {
-                around.out.push(FromWorker::Done { tag, outcome: Err(failure) });
-            }
-            query::Progress::SheepGone => return true,
-        }
-        false
-    }
-
-    /// Takes a time step.
-    pub fn tick(&mut self, around: &mut Surroundings) {
-        let mut attaches = std::mem::take(&mut self.attaches);
-        let mut resumes = std::mem::take(&mut self.resumes);
-        let (mut io, _) = self.context(around);
-        attaches.values_mut().for_each(|attach| attach.tick(&mut io));
-        resumes.values_mut().for_each(|resume| resume.tick(&mut io));
-        (self.attaches, self.resumes) = (attaches, resumes);
-        self.settle_deadlines();
-        for id in self.deadlines.due(around.now) {
-            let (mut io, volumes) = self.context(around);
-            if let Some(volume) = volumes.get_mut(&id) {
-                volume.tick(&mut io);
-            }
-        }
-        self.tell_paused(around);
-        self.tick_managed(around);
-        self.give_turns(around);
-        self.settle_deadlines();
-        self.settle_copies(around);
-        self.ahead.expire(around.now);
-        self.tell_usage(around);
-    }
-
-    fn settle_deadlines(&mut self) {
-        let volumes = &self.volumes;
-        self.deadlines.settle(|id| volumes.get(&id).and_then(Volume::next_deadline));
-    }
-
-    /// Lets the supervisor know how the cache fares, now and then.
-    fn tell_usage(&mut self, around: &mut Surroundings) {
-        let (usage, (told, next)) = (self.cache.usage(), self.told);
-        if usage != told && next.is_none_or(|at| at <= around.now) {
-            self.told = (usage, Some(around.now + USAGE_INTERVAL));
-            around.out.push(FromWorker::CacheUse { usage });
-        }
-    }
-
-    fn usage_deadline(&self) -> Option<Instant> {
-        self.told.1.filter(|_| self.told.0 != self.cache.usage())
-    }
-
-    /// When [`Self::tick`] has something to do.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let wish = |id: VolumeId| self.volumes.get(&id).and_then(Volume::next_deadline);
-        let volumes = self.deadlines.next(wish).into_iter();
-        let attaches = self.attaches.values().filter_map(Attach::next_deadline);
-        let resumes = self.resumes.values().filter_map(Resume::next_deadline);
-        volumes
-            .chain(attaches)
-            .chain(resumes)
-            .chain(self.usage_deadline())
-            .chain(self.managed_deadline())
-            .chain(self.ahead.deadline())
-            .min()
     }
 }
