@@ -8,18 +8,22 @@
 //! something before it leaves has until then.
 
 mod behind;
+mod class;
 mod direct;
+mod news;
 mod peer;
+mod side;
 
-use crate::connection::{Connection, Stalled, lost};
+use crate::connection::Stalled;
 use crate::frame::Reply;
 use crate::routing::Router;
 pub use behind::BEHIND_MAX;
 use behind::Behind;
-use peer::{Peer, push};
-use sheepfs::ipc::{Arena, FromWorker, LostReason, Route, Routed, Span};
-use sheepfs::wire::cluster::Node;
-use sheepfs::wire::{Opcode, Request};
+use class::{Class, class_of};
+use peer::Peer;
+use sheepfs::ipc::{Arena, LostReason, Span};
+use sheepfs::wire::Request;
+use side::Side;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -54,18 +58,6 @@ struct Waiting {
     copies: u8,
 }
 
-/// What a request counts against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Change,
-    Read,
-    /// An operation of the whole cluster: it may wait for others' for long
-    /// (hazard 50), and a sheep does not count it among its object requests.
-    Cluster,
-    /// Against nothing: the session's own few questions.
-    Own,
-}
-
 /// A request, to be asked once more.
 type Again = (Request, Option<Span>);
 
@@ -77,13 +69,6 @@ struct Flight {
     node: Option<SocketAddr>,
     /// What to ask home when that node's answer does not count.
     again: Option<Again>,
-}
-
-/// A connection for one question.
-#[derive(Debug)]
-struct Side {
-    connection: Connection,
-    until: Instant,
 }
 
 /// What must not leave now.
@@ -169,25 +154,6 @@ impl Sheep {
         let id = self.take_id(Class::Own, None);
         self.home.ask(id, request, now);
         id
-    }
-
-    /// Asks a node something, over a connection of its own.
-    ///
-    /// # Errors
-    /// Why that can't even be tried.
-    pub fn ask_node(
-        &mut self,
-        node: SocketAddr,
-        request: Request,
-        until: Instant,
-        now: Instant,
-    ) -> Result<u32, LostReason> {
-        let mut connection = Connection::start(node, now).map_err(|error| lost(&error))?;
-        let id = self.take_id(Class::Own, None);
-        push(&mut connection, id, request, None, now);
-        let name = self.take_name();
-        self.side.insert(name, Side { connection, until });
-        Ok(id)
     }
 
     /// Gives waiting requests to connections, as many as there are places, but for those
@@ -278,41 +244,6 @@ impl Sheep {
         outcome.and(judged).map_err(|reason| self.home_lost(reason))
     }
 
-    fn side_ready(
-        &mut self,
-        id: ConnectionId,
-        arena: &Arena,
-        now: Instant,
-        replies: &mut Vec<Reply>,
-    ) {
-        let Some(Side { connection, .. }) = self.side.get_mut(&id) else { return };
-        let first = replies.len();
-        let outcome =
-            connection.flush(arena, now).and_then(|()| connection.receive(arena, now, replies));
-        for reply in &mut replies[first..] {
-            // What epoch another node believes in says nothing of this one's.
-            reply.header.epoch = 0;
-        }
-        match outcome {
-            Ok(()) if replies.len() == first => {}
-            Ok(()) => drop(self.side.remove(&id)),
-            Err(why) => self.end_side(id, why, replies),
-        }
-    }
-
-    /// Gives up on questions that take too long.
-    pub fn expire(&mut self, now: Instant, replies: &mut Vec<Reply>) {
-        let late = self.side.iter().filter(|(_, side)| side.until <= now);
-        let late: Vec<_> = late.map(|(id, _)| *id).collect();
-        let first = replies.len();
-        for id in late {
-            self.end_side(id, LostReason::Unreachable, replies);
-        }
-        for reply in &replies[first..] {
-            self.settle(reply.id, false);
-        }
-    }
-
     /// When [`Self::expire`] or [`Self::arrange`] has something to do.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let side = self.side.values().map(|side| side.until).min();
@@ -325,13 +256,6 @@ impl Sheep {
         let lasting = peers.flat_map(|peer| &peer.connections).map(|(id, c)| (*id, c));
         let side = self.side.iter().map(|(id, side)| (*id, &side.connection));
         lasting.chain(side).map(|(id, c)| (id, c.as_fd(), c.wants_to_send()))
-    }
-
-    fn end_side(&mut self, id: ConnectionId, why: LostReason, replies: &mut Vec<Reply>) {
-        if let Some(Side { connection, .. }) = self.side.remove(&id) {
-            let unanswered = connection.unanswered().into_iter();
-            replies.extend(unanswered.map(|id| Reply::unreachable(id, why)));
-        }
     }
 
     /// A request has its answer: its place is free, if home has given it one.
@@ -361,79 +285,6 @@ impl Sheep {
                 return id;
             }
         }
-    }
-}
-
-/// What the session hears and says of nodes that are asked directly.
-impl Sheep {
-    /// Takes the cluster's nodes, and which one home is; `None`: objects are placed in a way
-    /// that is not known.
-    pub fn learn(
-        &mut self,
-        epoch: u32,
-        nodes: Option<&[Node]>,
-        home: Option<SocketAddr>,
-        now: Instant,
-    ) {
-        self.router.learn(epoch, nodes, home, now);
-    }
-
-    /// A watched node is listed under another address.
-    pub fn watched_as(&mut self, node: SocketAddr, listed: SocketAddr) {
-        self.router.watched_as(node, listed);
-    }
-
-    /// Asks in another way from now on.
-    pub fn set_route(&mut self, route: Route) {
-        self.router.set_route(route);
-    }
-
-    /// The supervisor has noted what was said under that number.
-    pub fn may_use(&mut self, opening: u64, now: Instant) {
-        self.router.may_use(opening, now);
-    }
-
-    /// Nothing of earlier workers runs on that node any more; `None`: on any.
-    pub fn note_quiet(&mut self, node: Option<SocketAddr>) {
-        match node {
-            Some(node) => self.router.quiet(node),
-            None => self.router.all_quiet(),
-        }
-    }
-
-    /// The newest epoch that anybody mentions.
-    pub fn newest_epoch(&self) -> u32 {
-        self.router.newest_epoch()
-    }
-
-    /// What the supervisor is to be told.
-    pub fn take_words(&mut self) -> Vec<FromWorker> {
-        self.router.take_words()
-    }
-
-    /// How requests were sent.
-    pub fn routed(&self) -> Routed {
-        self.router.counted()
-    }
-}
-
-fn class_of(request: &Request) -> Class {
-    match request.opcode() {
-        Some(
-            Opcode::WriteObj
-            | Opcode::CreateAndWriteObj
-            | Opcode::DiscardObj
-            | Opcode::RemoveObj
-            | Opcode::DecrefObj,
-        ) => Class::Change,
-        Some(
-            Opcode::NewVdi
-            | Opcode::LockVdi
-            | Opcode::ReleaseVdi
-            | Opcode::GetVdiInfo
-            | Opcode::DelVdi,
-        ) => Class::Cluster,
-        _ => Class::Read,
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::fake::{CTIME, FakeSheep};
-use sheepfs::wire::cluster::NodeId;
+use sheepfs::ipc::{FromWorker, Route};
+use sheepfs::wire::cluster::{Node, NodeId};
 use sheepfs::wire::placement::Ring;
 use sheepfs::wire::request::Extent;
-use sheepfs::wire::{ObjectId, Status, VdiId};
+use sheepfs::wire::{ObjectId, Opcode, Status, VdiId};
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 
