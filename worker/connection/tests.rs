@@ -1,11 +1,13 @@
 //! Replies of any length, cut anywhere, in any order.
 
 use super::*;
+use crate::frame::Destination;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use proptest::prelude::*;
 use sheepfs::ipc::RawSpan;
 use sheepfs::wire::header::RequestHeader;
-use sheepfs::wire::{Request, Status};
+use sheepfs::wire::{ReplyHeader, Request, Status};
+use std::io::Write;
 use std::net::TcpListener;
 
 /// What the peer does with a request.
