@@ -43,6 +43,11 @@ enum Cache {
     Worker,
 }
 
+/// The original sheepfs, if it is to be measured.
+pub fn original() -> Option<PathBuf> {
+    std::env::var_os("ORIGINAL_SHEEPFS").map(PathBuf::from)
+}
+
 /// A mounted contestant.
 #[derive(Debug)]
 pub struct Mounted {
@@ -62,8 +67,8 @@ impl Mounted {
         let route = if has_option("--route")? { &["--route=replica"][..] } else { &[] };
         all.push(Self::sheepfs(PAGES, Cache::Kernel, site, &[route, &["-k"]].concat(), with)?);
         all.push(Self::sheepfs(OBJECTS, Cache::Worker, site, &[route, &["-o"]].concat(), with)?);
-        if let Some(path) = std::env::var_os("ORIGINAL_SHEEPFS") {
-            all.push(Self::original(Path::new(&path), site)?);
+        if let Some(path) = original() {
+            all.push(Self::original(&path, site)?);
         }
         all.push(Self::null(site)?);
         Ok(all)

@@ -1,6 +1,7 @@
 //! The cluster that is measured: somebody's sheep, or a minisheep of our own behind gateways.
 
 use crate::minisheep::{Gateway, Minisheep};
+use crate::mounted;
 use crate::narrow::Namespaces;
 use crate::proc;
 use crate::results::Failure;
@@ -33,9 +34,22 @@ enum Keeps {
     /// Nothing: others start and stop it.
     Nothing,
     /// Gateways, and the minisheep behind them, which goes last.
-    Own { _gateways: Vec<Gateway>, minisheep: Minisheep },
+    Own { _gateways: Vec<Gateway>, store: Store },
     /// Nodes in namespaces of their own.
     Narrow(Namespaces),
+}
+
+/// A minisheep that complains of the rules that clients of ours break.
+#[derive(Debug)]
+struct Store(Minisheep);
+
+impl Drop for Store {
+    /// The original's mistakes are not ours.
+    fn drop(&mut self) {
+        if mounted::original().is_some() {
+            self.0.kill();
+        }
+    }
 }
 
 impl Site {
@@ -52,7 +66,7 @@ impl Site {
         let gateways: Vec<_> = (0..GATEWAYS).map(|_| Gateway::start(&minisheep)).collect();
         let gateway = gateways[0].address().to_owned();
         let (vdi, store) = (LOCAL_VDI.to_owned(), Some(minisheep.address().parse()?));
-        let keeps = Keeps::Own { _gateways: gateways, minisheep };
+        let keeps = Keeps::Own { _gateways: gateways, store: Store(minisheep) };
         Ok(Self { gateway, vdi, mib, store, enter: Vec::new(), keeps })
     }
 
@@ -67,8 +81,8 @@ impl Site {
     pub fn describe(&self) -> String {
         match &self.keeps {
             Keeps::Nothing => format!("{} of the sheep at {}", self.vdi, self.gateway),
-            Keeps::Own { minisheep, .. } => {
-                format!("{GATEWAYS} gateways before the minisheep at {}", minisheep.address())
+            Keeps::Own { store, .. } => {
+                format!("{GATEWAYS} gateways before the minisheep at {}", store.0.address())
             }
             Keeps::Narrow(namespaces) => namespaces.describe(),
         }
