@@ -5,9 +5,12 @@
 //! the ranges here never overlap, and whatever order a replay takes, now or after
 //! another crash, ends in the same bytes (hazard 5). Ranges are widened to the
 //! stripes of erasure-coded objects, of which two writes must not share one
-//! (protocol 6.1); for the others that costs nothing worth telling apart.
+//! (protocol 6.1); for the others that costs nothing worth telling apart. A discard's is
+//! widened to the whole of its objects, since it removes all of each: the volume may grow
+//! while its last, short object is discarded, and a write behind the old end would wait for
+//! that in the worker, and pass for something that was on the wire when the worker dies.
 
-use crate::inflight::Request;
+use crate::inflight::{Kind, Request};
 use sheepfs::ipc::{Tag, VolumeId};
 use std::collections::BTreeMap;
 
@@ -49,13 +52,18 @@ impl Claims {
 
 fn range(request: Request) -> (u64, u64) {
     let end = request.offset.saturating_add(u64::from(request.len));
-    (request.offset / STRIPE_LEN * STRIPE_LEN, end.div_ceil(STRIPE_LEN).saturating_mul(STRIPE_LEN))
+    let unit = match request.kind {
+        Kind::Discard => STRIPE_LEN.max(1 << request.shift),
+        Kind::Read | Kind::Write | Kind::Flush | Kind::Zero | Kind::Copy { .. } | Kind::Seek(_) => {
+            STRIPE_LEN
+        }
+    };
+    (request.offset / unit * unit, end.div_ceil(unit).saturating_mul(unit))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inflight::Kind;
     use proptest::prelude::*;
 
     fn write(volume: u32, offset: u64, len: u32) -> Request {
@@ -76,6 +84,19 @@ mod tests {
         assert_eq!(claims.in_the_way(write(1, 1000, 1), Some(Tag(2))), Some(Tag(1)));
         claims.give_back(write(1, 1000, 100), Tag(1));
         assert_eq!(claims.in_the_way(write(1, 1000, 1), Some(Tag(2))), None);
+    }
+
+    /// Whatever of its last object lies in the volume.
+    #[test]
+    fn a_discard_claims_all_of_its_objects() {
+        let discard = Request { kind: Kind::Discard, ..write(1, 4 << 20, 1000) };
+        let mut claims = Claims::default();
+        claims.claim(discard, Tag(1));
+        assert_eq!(claims.in_the_way(write(1, (8 << 20) - 1, 1), Some(Tag(2))), Some(Tag(1)));
+        assert_eq!(claims.in_the_way(write(1, 8 << 20, 1), Some(Tag(2))), None);
+        claims.give_back(discard, Tag(1));
+        claims.claim(write(1, 7 << 20, 1), Tag(2));
+        assert_eq!(claims.in_the_way(discard, Some(Tag(1))), Some(Tag(2)));
     }
 
     proptest! {

@@ -108,7 +108,12 @@ impl<R> State<R> {
     /// # Errors
     /// When that can't be.
     pub fn note_growing(&mut self, generation: u64, tag: Tag) -> Result<(), Allegation> {
-        if self.worker_of(generation).is_none() || self.abandoned.contains_key(&tag) {
+        if self.worker_of(generation).is_none() {
+            return Ok(());
+        }
+        // Nobody waits for it, and it changes the tree all the same.
+        if let Some((request, _)) = self.abandoned.get(&tag) {
+            self.growing.insert(tag, request.volume);
             return Ok(());
         }
         let refused = Allegation::CreatesNothing(tag.0);

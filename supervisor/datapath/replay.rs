@@ -24,6 +24,7 @@ use crate::inflight::{Entry, Payload, Stage};
 use crate::link::Link;
 use sheepfs::ipc::{QuietReason, Tag, VolumeId};
 use sheepfs::wire::name::VolumeName;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -113,12 +114,19 @@ impl<R> State<R> {
     }
 
     /// Which writes repeat what may be on the wire. One that waited in the worker
-    /// for another write to create its object does not; nor does a copy, whose source may
+    /// for another write to create its object does not, nor one that may have waited there
+    /// for what nobody waits for any more; nor does a copy, whose source may
     /// have been written to since: what is on the wire of it are other bytes then.
     fn mark_repeats(&mut self, is_told: &impl Fn(Stage) -> bool) {
         let creating = &self.creating;
+        let abandoned = self.abandoned.values().map(|(request, _)| *request);
+        let abandoned: BTreeSet<Object> =
+            abandoned.filter(|request| request.is_write()).flat_map(Object::of).collect();
         for (tag, entry) in self.table.iter_mut().filter(|(_, entry)| entry.request.is_write()) {
-            let waited = |object| creating.get(&object).is_some_and(|creator| *creator != tag);
+            let waited = |object| {
+                let created = creating.get(&object).is_some_and(|creator| *creator != tag);
+                created || abandoned.contains(&object)
+            };
             let was_told = entry.repeats || is_told(entry.stage);
             let is_same = entry.request.source().is_none();
             entry.repeats = was_told && is_same && !Object::of(entry.request).any(waited);

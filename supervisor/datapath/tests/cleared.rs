@@ -4,7 +4,7 @@
 use super::*;
 use crate::fence::Object;
 use crate::state::State;
-use sheepfs::ipc::{SeekTarget, VolumeId};
+use sheepfs::ipc::{SeekTarget, VolumeFacts, VolumeId};
 use std::net::SocketAddr;
 
 fn gateway() -> SocketAddr {
@@ -87,6 +87,38 @@ fn the_old_end_of_a_volume_that_grows_meanwhile_is_zeroed() {
         worker.serve(step);
     }
     assert_eq!(zeroed, OBJECT - 5);
+    assert!(rig.outcome().is_ok());
+}
+
+/// A volume that grows while its last, short object is discarded: what is written behind the
+/// old end is in that object, and no repetition of anything. Nor may it be told before.
+#[test]
+fn a_write_behind_the_old_end_waits_for_the_discard_of_its_object_and_for_its_fence() {
+    let mut rig = Rig::new(16 * MIB - 512);
+    let (worker, _reader) = rig.connect(1, ARENA_LEN);
+    rig.clear(3 * OBJECT, 64 << 20);
+    assert!(matches!(worker.next().unwrap(), ToWorker::Discard { .. }));
+    let size = 4 * OBJECT;
+    rig.volume.set_facts(VolumeFacts { size, ..rig.volume.facts() });
+    rig.write(size - 512, b"newer");
+    rig.write(0, b"beside");
+    assert!(matches!(worker.next().unwrap(), ToWorker::Write { offset: 0, .. }));
+    assert_eq!(rig.data.counters().held, 1);
+    drop(worker);
+    rig.gone(1);
+    rig.lose(1, Some(gateway()));
+    let (mut worker, _reader) = rig.connect(2, ARENA_LEN);
+    worker.disk.resize(usize::try_from(size).unwrap(), 0);
+    for _ in 0..2 {
+        let repeated = worker.next().unwrap();
+        worker.serve(repeated);
+        assert!(rig.outcome().is_ok());
+    }
+    assert_eq!(rig.data.counters().held, 1, "a late removal would take the newer write along");
+    rig.data.quiet(gateway(), 2, QuietReason::Drained);
+    let newer = worker.next().unwrap();
+    assert!(matches!(newer, ToWorker::Write { offset, .. } if offset == size - 512), "{newer:?}");
+    worker.serve(newer);
     assert!(rig.outcome().is_ok());
 }
 

@@ -96,3 +96,21 @@ fn a_change_that_nobody_told_of_is_a_lie() {
     worker.say(FromWorker::Growing { tag: tag_of(&read).0 });
     assert!(matches!(rig.event(), Event::WorkerBroken { generation: 1, .. }));
 }
+
+/// One that nobody waits for any more changes the tree as well.
+#[test]
+fn an_abandoned_write_that_changes_the_tree_is_fenced() {
+    let mut rig = Rig::new(64 * MIB);
+    let (worker, _reader) = rig.connect(1, ARENA_LEN);
+    rig.write(0, b"abandoned");
+    let write = worker.next().unwrap();
+    assert_eq!(rig.data.fail_all(), 1);
+    assert_eq!(rig.outcome(), Err(Errno::EIO));
+    worker.say(FromWorker::Growing { tag: tag_of(&write).0 });
+    drop(worker);
+    rig.gone(1);
+    rig.lose(1, Some(gateway()));
+    rig.read(u64::from(32 * MIB), 1);
+    let (_worker, _reader) = rig.connect(2, ARENA_LEN);
+    assert_eq!((rig.data.counters().fenced_now, rig.data.counters().held), (2, 1));
+}

@@ -102,6 +102,27 @@ fn newer_writes_to_an_orphans_object_wait_until_it_is_known_to_be_over() {
     assert!(rig.data.deadline().is_none() && rig.data.watched().is_empty());
 }
 
+/// It failed for its caller while the worker was at it. What overlaps it may have waited for
+/// it in the worker, and is newer than what is on the wire.
+#[test]
+fn what_was_told_beside_an_abandoned_write_is_no_repetition() {
+    let mut rig = Rig::new(64 * MIB);
+    let (worker, _reader) = rig.connect(1, ARENA_LEN);
+    rig.write(0, b"abandoned");
+    worker.next().unwrap();
+    assert_eq!(rig.data.fail_all(), 1);
+    assert_eq!(rig.outcome(), Err(Errno::EIO));
+    rig.write(0, b"newer");
+    worker.next().unwrap();
+    drop(worker);
+    rig.gone(1);
+    rig.lose(1, Some(gateway()));
+    let (worker, _reader) = rig.connect(2, ARENA_LEN);
+    assert_eq!((rig.data.counters().fenced_now, rig.data.counters().held), (1, 1));
+    rig.data.quiet(gateway(), 2, QuietReason::Gone);
+    assert_eq!(offset_of(&worker.next().unwrap()), 0);
+}
+
 #[test]
 fn a_fence_ends_by_time_when_nothing_is_known() {
     let mut rig = bereft(|rig| rig.write(0, b"old"), Some(gateway()));
