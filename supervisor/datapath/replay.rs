@@ -14,7 +14,9 @@
 //!   ([`crate::fence`]);
 //! - a copy may find other bytes in its source than the first time, so to its orphans it
 //!   is newer, and waits for its own fences;
-//! - where the orphan may change the tree of a hyper volume, everything waits for its fence.
+//! - where the orphan may change the tree of a hyper volume, everything waits for its fence;
+//! - while a block is repaired after a snapshot, nothing else of it is on the wire, so all that
+//!   changes it is newer than the repair, and waits for its fence.
 
 use super::blocked::Blocker;
 use super::counters::Counters;
@@ -72,8 +74,9 @@ impl<R> State<R> {
         gateways: &[SocketAddr],
         now: Instant,
     ) -> (Vec<Tag>, Option<Arc<Link>>) {
-        for object in std::mem::take(&mut self.repairing) {
-            self.fences.add(object, gateways, generation, now);
+        let repairing = std::mem::take(&mut self.repairing);
+        for object in &repairing {
+            self.fences.add(*object, gateways, generation, now);
         }
         let Some(worker) = self.worker.take_if(|worker| worker.generation() == generation) else {
             return (Vec::new(), None);
@@ -89,7 +92,7 @@ impl<R> State<R> {
             .map(|(tag, _)| tag)
             .collect();
         self.fence(&told, gateways, generation, now);
-        self.mark_repeats(&is_told);
+        self.mark_repeats(&is_told, repairing);
         for (tag, (request, _)) in std::mem::take(&mut self.abandoned) {
             self.created(tag, request);
         }
@@ -115,17 +118,17 @@ impl<R> State<R> {
 
     /// Which writes repeat what may be on the wire. One that waited in the worker
     /// for another write to create its object does not, nor one that may have waited there
-    /// for what nobody waits for any more; nor does a copy, whose source may
+    /// for what nobody waits for any more, or for a repair; nor does a copy, whose source may
     /// have been written to since: what is on the wire of it are other bytes then.
-    fn mark_repeats(&mut self, is_told: &impl Fn(Stage) -> bool) {
+    fn mark_repeats(&mut self, is_told: &impl Fn(Stage) -> bool, repairing: BTreeSet<Object>) {
         let creating = &self.creating;
         let abandoned = self.abandoned.values().map(|(request, _)| *request);
-        let abandoned: BTreeSet<Object> =
-            abandoned.filter(|request| request.is_write()).flat_map(Object::of).collect();
+        let mut others = repairing;
+        others.extend(abandoned.filter(|request| request.is_write()).flat_map(Object::of));
         for (tag, entry) in self.table.iter_mut().filter(|(_, entry)| entry.request.is_write()) {
             let waited = |object| {
                 let created = creating.get(&object).is_some_and(|creator| *creator != tag);
-                created || abandoned.contains(&object)
+                created || others.contains(&object)
             };
             let was_told = entry.repeats || is_told(entry.stage);
             let is_same = entry.request.source().is_none();

@@ -102,6 +102,25 @@ fn newer_writes_to_an_orphans_object_wait_until_it_is_known_to_be_over() {
     assert!(rig.data.deadline().is_none() && rig.data.watched().is_empty());
 }
 
+/// It waited in the worker until its block's entry was repaired: a late repair would undo it.
+#[test]
+fn a_write_to_a_block_that_was_being_repaired_is_no_repetition() {
+    let mut rig = Rig::new(64 * MIB);
+    let (worker, _reader) = rig.connect(1, ARENA_LEN);
+    rig.write(0, b"newer");
+    rig.write(4 * u64::from(MIB), b"beside");
+    (0..2).for_each(|_| drop(worker.next().unwrap()));
+    rig.data.note_repairing(VolumeId(1), 0);
+    drop(worker);
+    rig.gone(1);
+    rig.lose(1, Some(gateway()));
+    let (worker, _reader) = rig.connect(2, ARENA_LEN);
+    assert_eq!(offset_of(&worker.next().unwrap()), 4 * u64::from(MIB));
+    assert_eq!((rig.data.counters().fenced_now, rig.data.counters().held), (2, 1));
+    rig.data.quiet(gateway(), 2, QuietReason::Gone);
+    assert_eq!(offset_of(&worker.next().unwrap()), 0);
+}
+
 /// It failed for its caller while the worker was at it. What overlaps it may have waited for
 /// it in the worker, and is newer than what is on the wire.
 #[test]
