@@ -14,6 +14,9 @@
 //!   ([`crate::fence`]);
 //! - a copy may find other bytes in its source than the first time, so to its orphans it
 //!   is newer, and waits for its own fences;
+//! - a discard waits for them too: an orphan of it may clear an entry in a vid that has become
+//!   a snapshot since, and it is the discard that puts that back, when it is repeated and
+//!   nothing of that kind can come any more;
 //! - where the orphan may change the tree of a hyper volume, everything waits for its fence;
 //! - while a block is repaired after a snapshot, nothing else of it is on the wire, so all that
 //!   changes it is newer than the repair, and waits for its fence.
@@ -22,7 +25,7 @@ use super::blocked::Blocker;
 use super::counters::Counters;
 use super::queue::{Started, State, Worker};
 use crate::fence::Object;
-use crate::inflight::{Entry, Payload, Stage};
+use crate::inflight::{Entry, Kind, Payload, Request, Stage};
 use crate::link::Link;
 use sheepfs::ipc::{QuietReason, Tag, VolumeId};
 use sheepfs::wire::name::VolumeName;
@@ -119,7 +122,8 @@ impl<R> State<R> {
     /// Which writes repeat what may be on the wire. One that waited in the worker
     /// for another write to create its object does not, nor one that may have waited there
     /// for what nobody waits for any more, or for a repair; nor does a copy, whose source may
-    /// have been written to since: what is on the wire of it are other bytes then.
+    /// have been written to since: what is on the wire of it are other bytes then; nor does a
+    /// discard, which mends what its orphans do.
     fn mark_repeats(&mut self, is_told: &impl Fn(Stage) -> bool, repairing: BTreeSet<Object>) {
         let creating = &self.creating;
         let abandoned = self.abandoned.values().map(|(request, _)| *request);
@@ -131,7 +135,8 @@ impl<R> State<R> {
                 created || others.contains(&object)
             };
             let was_told = entry.repeats || is_told(entry.stage);
-            let is_same = entry.request.source().is_none();
+            let Request { kind, .. } = entry.request;
+            let is_same = !matches!(kind, Kind::Copy { .. } | Kind::Discard);
             entry.repeats = was_told && is_same && !Object::of(entry.request).any(waited);
         }
     }

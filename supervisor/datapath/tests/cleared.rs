@@ -109,13 +109,15 @@ fn a_write_behind_the_old_end_waits_for_the_discard_of_its_object_and_for_its_fe
     rig.lose(1, Some(gateway()));
     let (mut worker, _reader) = rig.connect(2, ARENA_LEN);
     worker.disk.resize(usize::try_from(size).unwrap(), 0);
-    for _ in 0..2 {
-        let repeated = worker.next().unwrap();
-        worker.serve(repeated);
-        assert!(rig.outcome().is_ok());
-    }
-    assert_eq!(rig.data.counters().held, 1, "a late removal would take the newer write along");
+    let beside = worker.next().unwrap();
+    worker.serve(beside);
+    assert!(rig.outcome().is_ok());
+    assert_eq!(rig.data.counters().held, 2, "a late removal would take the newer write along");
     rig.data.quiet(gateway(), 2, QuietReason::Drained);
+    let repeated = worker.next().unwrap();
+    assert!(matches!(repeated, ToWorker::Discard { again: true, .. }), "{repeated:?}");
+    worker.serve(repeated);
+    assert!(rig.outcome().is_ok());
     let newer = worker.next().unwrap();
     assert!(matches!(newer, ToWorker::Write { offset, .. } if offset == size - 512), "{newer:?}");
     worker.serve(newer);
@@ -154,6 +156,8 @@ fn writes_and_discards_that_overlap_wait_for_each_other() {
     assert_eq!(&worker.disk[4 << 20..][..15], b"\0\0\0\0\0\0\0\0\0after\0");
 }
 
+/// The repeated one too: what the first one may still clear would be missing in a snapshot that
+/// was made meanwhile, and nobody would look at that any more.
 #[test]
 fn a_dead_workers_step_is_repeated_and_fences_its_objects() {
     let mut rig = Rig::new(16 * MIB);
@@ -165,18 +169,19 @@ fn a_dead_workers_step_is_repeated_and_fences_its_objects() {
     rig.lose(1, Some(gateway()));
     rig.write(2 * OBJECT, b"newer");
     let (mut worker, _reader) = rig.connect(2, ARENA_LEN);
+    let counters = rig.data.counters();
+    assert_eq!((counters.fenced_now, counters.held), (3, 2));
+    rig.data.quiet(gateway(), 2, QuietReason::Drained);
     let repeated = worker.next().unwrap();
     let is_whole = matches!(repeated, ToWorker::Discard { again: true, len, .. } if u64::from(len) == 3 * OBJECT);
     assert!(is_whole, "{repeated:?}");
     worker.serve(repeated);
+    let newer = worker.next().unwrap();
+    assert!(matches!(newer, ToWorker::Write { .. }), "it waited for the discard: {newer:?}");
     let next = worker.next().unwrap();
     assert!(matches!(next, ToWorker::Zero { again: false, .. }), "a new step: {next:?}");
     worker.serve(next);
     assert!(rig.outcome().is_ok());
-    let counters = rig.data.counters();
-    assert_eq!((counters.fenced_now, counters.held), (3, 1), "the write waits for the fence");
-    rig.data.quiet(gateway(), 2, QuietReason::Drained);
-    let newer = worker.next().unwrap();
     worker.serve(newer);
     assert!(rig.outcome().is_ok());
     assert_eq!(&worker.disk[8 << 20..][..5], b"newer");

@@ -58,8 +58,11 @@
 //! outlives the supervisor, before the clear leaves: it must never be repaired.
 //!
 //! *Late copies.* A discard is a change to each of its objects, fenced like a create: before
-//! these are made anew, nothing of it runs on a gateway that was given up. A late clear of a
-//! clear entry changes nothing, and a late removal finds nothing.
+//! these are made anew, nothing of it runs on a gateway that was given up; and a late removal
+//! finds nothing. A late clear of a clear entry changes nothing either. But a snapshot may have
+//! been made since, and it takes an entry from that. So a repeated discard itself waits for
+//! the fences of its objects (the supervisor's `replay` module): then the vids before ours are
+//! looked at (**Former**) when no clear can come any more.
 
 use super::{Question, look};
 use crate::volume::{Io, REFUSALS_MAX, RETRY_DELAY, Volume};
