@@ -5,7 +5,8 @@
 //!    ^          │                          │               │
 //!    └── the name still means the old vid: later           └─ lost entry: Entry,
 //!                                                             OldEntry,
-//!                                                             OldGref, Gref
+//!                                                             OldGref, NewGref,
+//!                                                             Gref
 //! ```
 //!
 //! A lock that is refused may be our own, when an earlier worker asked for it and did
@@ -70,6 +71,8 @@ pub struct Reload {
     /// What was found or repaired.
     pub(super) checked: Vec<Allocation>,
     pub(super) index: Index,
+    /// The generation and the count of the first lost one's reference in the new inode.
+    pub(super) gref: (i32, i32),
 }
 
 /// What was asked last.
@@ -87,6 +90,7 @@ pub(super) enum Step {
     OldEntry,
     OldGref,
     RaiseOldGref,
+    NewGref,
     Gref,
     Size,
 }
@@ -125,6 +129,7 @@ impl Volume {
             lost: VecDeque::new(),
             checked: Vec::new(),
             index: Index::default(),
+            gref: (1, 0),
         }));
         self.tick_reload(io);
     }
@@ -225,7 +230,8 @@ impl Volume {
             }
             Step::OldEntry => self.found_old_entry(bytes, io),
             Step::OldGref => self.raise_old_gref(bytes, io),
-            Step::RaiseOldGref => self.ask(Step::Gref, io),
+            Step::RaiseOldGref => self.ask(Step::NewGref, io),
+            Step::NewGref => self.found_new_gref(bytes, io),
             Step::Gref => self.repaired(io),
             Step::Size => self.has_grown(io),
         }
@@ -256,7 +262,8 @@ impl Volume {
             Step::NewEntry => Some(Request::read_index(new, block, 1)),
             Step::OldEntry => Some(Request::read_index(own, block, 1)),
             Step::OldGref => Some(Request::read_gref(own, block)),
-            Step::Gref => Some(Request::write_gref(new, block, 1, 0)),
+            Step::NewGref => Some(Request::read_gref(new, block)),
+            Step::Gref => Some(Request::write_gref(new, block, reload.gref.0, reload.gref.1)),
             Step::Size => Some(Request::write_size(new, self.header.vdi_size)),
         };
         match request {

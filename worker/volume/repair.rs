@@ -66,7 +66,9 @@ impl Volume {
 
     /// The entry is written in the new inode; the old one may have it too.
     pub(super) fn found_old_entry(&mut self, bytes: &[u8], io: &mut Io) {
-        let step = if self.is_first_lost(bytes) { Step::OldGref } else { Step::Gref };
+        let step = if self.is_first_lost(bytes) { Step::OldGref } else { Step::NewGref };
+        let Phase::Reloading(reload) = &mut self.phase else { return };
+        reload.gref = (1, 0);
         self.ask(step, io);
     }
 
@@ -81,15 +83,29 @@ impl Volume {
         let own = self.own;
         let Phase::Reloading(reload) = &mut self.phase else { return };
         let Some(block) = reload.lost.front().map(|lost| lost.block) else { return };
-        let (words, _) = bytes.as_chunks::<4>();
-        let word = |at: usize| words.get(at).map_or(0, |word| i32::from_le_bytes(*word));
-        if word(1) > 0 && self.rewritten.contains(&block) {
+        let (generation, count) = gref(bytes);
+        reload.gref = (generation.saturating_add(1), 0);
+        if count > 0 && self.rewritten.contains(&block) {
             // The entry was written again before the snapshot was made, which counts it.
-            return self.ask(Step::Gref, io);
+            return self.ask(Step::NewGref, io);
         }
         reload.step = Step::RaiseOldGref;
-        let request = Request::write_gref(own, block, word(0), word(1).saturating_add(1));
+        let request = Request::write_gref(own, block, generation, count.saturating_add(1));
         self.send(request, None, Wait::Reload, io);
+    }
+
+    /// The new inode has the entry, with that reference count. If it had it already, it may
+    /// have come through more snapshots, and has its generation; and if that vid became a
+    /// snapshot meanwhile, what was made of it is counted.
+    pub(super) fn found_new_gref(&mut self, bytes: &[u8], io: &mut Io) {
+        let (generation, count) = gref(bytes);
+        if generation > 0 {
+            return self.repaired(io);
+        }
+        if let Phase::Reloading(reload) = &mut self.phase {
+            reload.gref.1 = count;
+        }
+        self.ask(Step::Gref, io);
     }
 
     /// The first lost entry is written again.
@@ -114,6 +130,13 @@ impl Volume {
 fn is_newer(line: &[VdiId], entry: VdiId, remembered: VdiId) -> bool {
     let place = |vid| line.iter().position(|known| *known == vid);
     place(entry).is_some_and(|entry| place(remembered).is_none_or(|known| entry < known))
+}
+
+/// Generation and count.
+fn gref(bytes: &[u8]) -> (i32, i32) {
+    let (words, _) = bytes.as_chunks::<4>();
+    let word = |at: usize| words.get(at).map_or(0, |word| i32::from_le_bytes(*word));
+    (word(0), word(1))
 }
 
 fn entry(bytes: &[u8]) -> u32 {
