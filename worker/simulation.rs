@@ -3,6 +3,7 @@
 //! that the real one leaves to its clients (protocol 8.5, 8.7).
 
 mod ahead;
+mod behind;
 mod cached;
 mod cases;
 mod cluster;

@@ -10,7 +10,8 @@
 //! ```text
 //!  Header ──> Former* ──> Clear ──> Lookup ──> Look ──> Release ──> done
 //!    │                                │
-//!    └─ a snapshot by now ────────────┴─ another vid: reload, and all over again
+//!    │                                └─ another vid: Former, of our own
+//!    └─ a snapshot by now ───────────────────┴─ reload, and all over again
 //! ```
 //!
 //! 1. **Header**: our vid is still that of a working VDI.
@@ -41,8 +42,8 @@
 //! so its object goes as above; not cleared: the snapshot has written it back; or cleared, with a count of 1 and more:
 //! our clear came after the snapshot's last write, and the entry is put back, again with
 //! three bytes, so that what was made a snapshot stays what it was. That state is known by
-//! looking, without anything remembered, so whoever repeats a discard looks at the vids
-//! before ours too (**Former**). The new vid's entry is inherited then, and is cleared in
+//! looking, without anything remembered. It is put right at once, since nothing may come of the
+//! reload; and whoever repeats a discard looks at the vids before ours too (**Former**). The new vid's entry is inherited then, and is cleared in
 //! its turn. Between the look at the header and the clear, a snapshot may be made and read
 //! that has the block for a moment as zeros; but only one that is made while the discard is
 //! under way, and has not answered.
@@ -95,10 +96,16 @@ impl Volume {
         discard.stage = super::Stage::Array(stage);
         let own = self.own.get();
         let (index, again) = (&self.index, discard.again);
+        // What an earlier round has cleared here is still to be let go of.
+        let cleared = discard.cleared_in == Some(self.own);
+        if stage == Stage::Clear {
+            discard.cleared_in = Some(self.own);
+        }
         for (number, block) in &mut discard.blocks {
             block.due = match stage {
                 Stage::Clear => {
-                    block.was = index.get(*number).unwrap_or(0);
+                    let entry = index.get(*number).unwrap_or(0);
+                    block.was = if cleared && entry == 0 { block.was } else { entry };
                     block.was != 0 || again
                 }
                 Stage::Restore => discard.former.as_ref().is_some_and(|f| f.concerns(*number)),
@@ -187,9 +194,7 @@ impl Volume {
             }
             Stage::Lookup => {
                 discard.again = true;
-                discard.cleared_in = Some(self.own);
-                self.regather(tag, None);
-                self.drain();
+                self.look_behind(tag, io);
             }
             Stage::Look => self.judge_look(tag, io),
             Stage::Release => self.end_discard(tag, None, io),

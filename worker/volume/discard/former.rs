@@ -8,8 +8,8 @@
 use super::array::Stage;
 use super::look::{self, Found};
 use super::{Block, Question};
-use crate::volume::{Io, Volume};
-use sheepfs::ipc::Tag;
+use crate::volume::{Io, REFUSALS_MAX, RETRY_DELAY, Volume};
+use sheepfs::ipc::{Failure, Tag};
 use sheepfs::wire::{Request, VdiId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,8 +131,46 @@ impl Volume {
         self.enter_array(tag, stage, io);
     }
 
+    /// The name has moved, so our vid is a former one: what was cleared in it too late is put
+    /// back before anything else is looked for.
+    pub(super) fn look_behind(&mut self, tag: Tag, io: &mut Io) {
+        let vid = self.own;
+        let Some(discard) = self.discards.get_mut(&tag) else { return };
+        let (lost, left, taken) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        discard.former = Some(Former { vid, depth: 0, parent: 0, lost, taken, left });
+        discard.found = Found::default();
+        self.enter_array(tag, Stage::Former, io);
+    }
+
+    fn judge_own(&mut self, tag: Tag, io: &mut Io) {
+        let Some(discard) = self.discards.get_mut(&tag) else { return };
+        let header = discard.found.header.take();
+        let is_snapshot = header.is_some_and(|header| {
+            header.is_snapshot()
+                && header.name == self.header.name
+                && header.create_time == self.header.create_time
+        });
+        let Some(former) = discard.former.as_mut().filter(|_| is_snapshot) else {
+            // It was deleted, or the name is ours again: the header says so.
+            discard.former = None;
+            discard.refusals += 1;
+            if discard.refusals > REFUSALS_MAX {
+                return self.end_discard(tag, Some(Failure::BadAnswer), io);
+            }
+            return self.regather(tag, Some(io.now + RETRY_DELAY));
+        };
+        let blocks: Vec<u32> = discard.blocks.keys().copied().collect();
+        let was = |block| discard.blocks.get(&block).map(|block| block.was);
+        former.find_lost(&discard.found, was, &blocks);
+        self.put_back(tag, io);
+    }
+
     /// It has been looked at: what is to be put back?
     pub(super) fn judge_former(&mut self, tag: Tag, io: &mut Io) {
+        let former = self.discards.get(&tag).and_then(|discard| discard.former.as_ref());
+        if former.is_some_and(|former| former.vid == self.own) {
+            return self.judge_own(tag, io);
+        }
         let own = self.own.get();
         let index = &self.index;
         let Some(discard) = self.discards.get_mut(&tag) else { return };
@@ -152,9 +190,13 @@ impl Volume {
         let holes = holes.map(|(at, block)| (*at, was(block))).collect();
         former.find_left(&discard.found, &holes);
         former.taken.extend(discard.found.listed().map(|(at, _)| at));
-        let lost = former.lost.len();
-        if lost > 0 {
-            tracing::info!(volume = %self.name, snapshot = %former.vid, blocks = lost, "putting back what a discard took from a snapshot that was made during it");
+        self.put_back(tag, io);
+    }
+
+    fn put_back(&mut self, tag: Tag, io: &mut Io) {
+        let former = self.discards.get(&tag).and_then(|discard| discard.former.as_ref());
+        if let Some(former) = former.filter(|former| !former.lost.is_empty()) {
+            tracing::info!(volume = %self.name, snapshot = %former.vid, blocks = former.lost.len(), "putting back what a discard took from a snapshot that was made during it");
         }
         self.enter_array(tag, Stage::Restore, io);
     }
@@ -163,6 +205,10 @@ impl Volume {
     pub(super) fn next_former(&mut self, tag: Tag, io: &mut Io) {
         let Some(discard) = self.discards.get_mut(&tag) else { return };
         let former = discard.former.take();
+        if former.as_ref().is_some_and(|former| former.vid == self.own) {
+            self.regather(tag, None);
+            return self.drain();
+        }
         let next = former.map(|former| (former.parent, (former.depth + 1, former.taken)));
         let (parent, seen) = next.unwrap_or_default();
         self.look_further(tag, parent, seen, io);
