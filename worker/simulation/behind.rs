@@ -2,7 +2,7 @@
 
 use super::{Fate, Run, VOLUME};
 use sheepfs::ipc::{Failure, Tag, ToWorker};
-use sheepfs::wire::Opcode;
+use sheepfs::wire::{Opcode, Status};
 use std::collections::BTreeSet;
 
 /// A discard of the first block, which was written, or of the first two.
@@ -78,4 +78,19 @@ fn a_name_that_comes_back_is_believed() {
     run.settle();
     assert_eq!(run.outcome(2), Ok(()));
     assert_eq!(run.cluster.delete_all(), []);
+}
+
+/// As patient as a small one: it asks many questions at once.
+#[test]
+fn a_large_discard_is_refused_as_often_as_a_small_one() {
+    let mut run = discarding(40);
+    answer_until(&mut run, Opcode::WriteObj);
+    for _ in 0..20 {
+        assert_eq!(run.cluster.sent.len(), 40);
+        (0..40).for_each(|_| run.answer(0, Fate::Refused(Status::NoObj)));
+        run.tick();
+    }
+    run.settle();
+    assert_eq!(run.outcome(2), Ok(()));
+    assert_eq!(run.cluster.discarded.removed, 40);
 }

@@ -66,8 +66,13 @@ pub struct Discard {
     /// Whether some of them are to be asked once more.
     once_more: bool,
     delayed: Option<Instant>,
-    /// How often something was refused.
+    /// How often it began anew since something was not as it must be.
     refusals: u32,
+    /// How often in a row a part of the stage was refused: of many questions that are asked at
+    /// once as often as of one.
+    refused: u32,
+    /// Whether one was since they were asked.
+    refused_now: bool,
     failure: Option<Failure>,
     /// What was read of an inode.
     found: Found,
@@ -157,6 +162,8 @@ impl Volume {
             once_more: false,
             delayed: None,
             refusals: 0,
+            refused: 0,
+            refused_now: false,
             failure: None,
             found: Found::default(),
             former: None,

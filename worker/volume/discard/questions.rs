@@ -36,7 +36,7 @@ pub enum Question {
 impl Discard {
     /// Whether what is not found may be gone for good, which is no harm.
     fn may_go_without(&self) -> bool {
-        self.stage == Stage::Array(array::Stage::Former) && self.refusals > FORMER_REFUSALS_MAX
+        self.stage == Stage::Array(array::Stage::Former) && self.refused > FORMER_REFUSALS_MAX
     }
 }
 
@@ -121,9 +121,8 @@ impl Volume {
                 }
                 // It may only not be found yet; where vids are used again, it may be gone.
                 Verdict::Recheck if discard.may_go_without() => {}
-                Verdict::Recheck | Verdict::Fail(_) if discard.refusals < REFUSALS_MAX => {
-                    discard.refusals += 1;
-                    discard.once_more = true;
+                Verdict::Recheck | Verdict::Fail(_) if discard.refused < REFUSALS_MAX => {
+                    (discard.refused_now, discard.once_more) = (true, true);
                 }
                 Verdict::Fail(failure) => discard.failure = Some(failure),
                 Verdict::Recheck | Verdict::Reload | Verdict::SheepGone => {
@@ -140,6 +139,10 @@ impl Volume {
         let Some(discard) = self.discards.get_mut(&tag) else { return };
         if discard.outstanding > 0 {
             return;
+        }
+        discard.refused += u32::from(std::mem::take(&mut discard.refused_now));
+        if !discard.once_more {
+            discard.refused = 0;
         }
         match discard.failure.or(gone) {
             Some(failure) => self.end_discard(tag, Some(failure), io),
