@@ -110,8 +110,8 @@
 //!    anything is repeated the new worker asks an old gateway that is alive whether
 //!    anything runs there; else each object that an orphan may change is *fenced*:
 //!    newer changes to it wait until the orphan is known to be over, or the fence time
-//!    has passed. Replays and reads don't wait. The supervisor's `fence` module has the
-//!    argument, the worker's `watch` module the proof.
+//!    has passed. Reads don't wait, nor do replays, except of discards and copies. The
+//!    supervisor's `fence` module has the argument, the worker's `watch` module the proof.
 //! 4. **Volumes.** Each is opened by its vid, with the lock that is ours already, and
 //!    with the allocations that a snapshot may have lost; one that became a snapshot
 //!    meanwhile goes through the same steps as under a live worker.

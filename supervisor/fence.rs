@@ -44,10 +44,12 @@
 //! # What is fenced
 //!
 //! The unit is an object of a volume, not a range: a late create replaces all of it.
-//! Replays don't wait for fences, with one exception. While an object is being
+//! Replays don't wait for fences, with exceptions. While an object is being
 //! created only its creator is on the wire, and all else that writes to it waits in
 //! the worker; so to the cluster those are newer changes, and are fenced like
-//! them. The worker says which write creates, before the create leaves.
+//! them. The worker says which write creates, before the create leaves; likewise which
+//! entry it repairs, beside which nothing is on the wire. Copies and discards always wait
+//! ([`crate::datapath`]'s `replay` says why).
 //!
 //! # Trees
 //!
