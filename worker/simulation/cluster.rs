@@ -94,6 +94,10 @@ pub struct Cluster {
     pub ledgers: HashMap<u64, Vec<i32>>,
     /// What a snapshot that is being made has read.
     slow: Option<Inode>,
+    /// Whether index updates are lost that a snapshot is made beside.
+    pub loses: bool,
+    /// Those that were: the snapshot, the block, and what its entry is there.
+    pub lost_updates: Vec<(u32, u32, u32)>,
     /// What discards have done.
     pub discarded: Discarded,
     /// Whether its VDI is a hyper volume.
@@ -177,6 +181,8 @@ impl Cluster {
             counts: false,
             ledgers: HashMap::new(),
             slow: None,
+            loses: false,
+            lost_updates: Vec::new(),
             discarded: Discarded::default(),
             hyper: false,
             node_writes: 0,

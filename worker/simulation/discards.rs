@@ -102,3 +102,35 @@ fn a_discard_that_ends_within_an_object_does_nothing() {
     assert!(said.contains(&refused), "{said:?}");
     assert!(game.run.cluster.sent.is_empty());
 }
+
+/// Snapshots that lose what the index is told while they are made, beside creates and
+/// discards: what was answered is there. Space is lost: an object whose entry is written back
+/// has one reference more than lists it, and one that an update had let go of, and that the
+/// snapshot lists again, is given up once too often.
+#[test]
+fn snapshots_that_lose_entries_cost_no_data() {
+    let (mut lost, mut left) = (0, 0);
+    let done = total(seeds(1050, 60).map(|seed| {
+        let mut game = play(seed, Plan { slow: true, loses: true, patience: 0, ..PLAN });
+        lost += game.run.cluster.lost_updates.len();
+        left += game.run.cluster.delete_all().len();
+        game
+    }));
+    println!("{lost} lost, {left} left, {done:?}");
+    assert!(lost > 50, "{lost}");
+}
+
+/// The same with workers, and supervisors, that die at any instant.
+#[test]
+fn deaths_beside_snapshots_that_lose_entries_lose_nothing() {
+    let (mut deaths, mut lost) = (0, 0);
+    let done = total(seeds(1060, 40).map(|seed| {
+        let plan = Plan { deaths: 4, mortal: seed % 4 < 2, slow: true, loses: true, ..PLAN };
+        let game = play(seed, plan);
+        deaths += game.supervisor.deaths;
+        lost += game.run.cluster.lost_updates.len();
+        game
+    }));
+    println!("{deaths} deaths, {lost} lost, {done:?}");
+    assert!(deaths > 400 && lost > 20, "{deaths} {lost}");
+}

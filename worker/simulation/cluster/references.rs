@@ -96,7 +96,8 @@ impl Cluster {
         }
     }
 
-    /// Deletes all that there is. Gives the objects that are left.
+    /// Deletes all that there is. Gives the objects that are left, or whose
+    /// ledgers are.
     pub fn delete_all(&mut self) -> Vec<u64> {
         let vids: Vec<u32> = self.inodes.keys().copied().collect();
         let blocks = u32::try_from(self.shape.len.div_ceil(1 << self.shape.shift)).unwrap();
@@ -106,7 +107,7 @@ impl Cluster {
                 self.set_entry(vid, index, 0);
             }
         }
-        self.objects.keys().copied().collect()
+        self.objects.keys().chain(self.ledgers.keys()).copied().collect()
     }
 
     /// What a vid's disk holds.

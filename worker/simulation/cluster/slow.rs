@@ -1,6 +1,6 @@
 //! Snapshots that take their time: the inode is read, and written back later, over what
-//! was written to it meanwhile (protocol 7.4). Entries that an index update sets are spared:
-//! what is lost of those, and how it is repaired, others test.
+//! was written to it meanwhile (protocol 7.4). Entries that an index update sets are spared,
+//! unless all is to be lost.
 
 use super::{Cluster, Inode, gref_at};
 use sheepfs::wire::ObjectId;
@@ -24,13 +24,22 @@ impl Cluster {
         let present = &self.inodes[&self.working];
         let reverted = |index: &u32| entry(&inode, *index) && !entry(present, *index);
         self.discarded.reverted += (0..blocks).filter(reverted).count();
+        for block in 0..blocks {
+            let at = index_offset(block) as usize;
+            let word =
+                |inode: &Inode| u32::from_le_bytes(inode.bytes[at..at + 4].try_into().unwrap());
+            let (own, before) = (self.working, word(&inode));
+            if word(present) == own && before != own {
+                self.lost_updates.push((own, block, before));
+            }
+        }
         self.inodes.insert(self.working, inode);
         self.snapshot();
     }
 
-    /// An index update is not lost.
+    /// An index update is not lost, unless all are.
     pub(super) fn copy_entry(&mut self, vid: u32, index: u32, value: u32) {
-        let working = vid == self.working;
+        let working = vid == self.working && !self.loses;
         if let Some(inode) = self.slow.as_mut().filter(|_| working) {
             let at = index_offset(index) as usize;
             inode.bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());

@@ -19,6 +19,10 @@ pub struct Plan {
     pub failures: usize,
     /// Whether snapshots take their time.
     pub slow: bool,
+    /// Of a hundred requests, how many are asked to be patient.
+    pub patience: usize,
+    /// Whether they lose what the index is told meanwhile.
+    pub loses: bool,
     /// Whether ranges are copied as well.
     pub copies: bool,
 }
@@ -31,6 +35,8 @@ pub const PLAN: Plan = Plan {
     mortal: false,
     failures: 0,
     slow: false,
+    patience: 5,
+    loses: false,
     copies: false,
 };
 
@@ -79,6 +85,8 @@ impl Game {
         }
         run.cluster.lies = plan.failures > 0 || plan.deaths > 0;
         run.cluster.counts = true;
+        run.cluster.loses = plan.loses;
+        run.patience = plan.patience;
         if plan.deaths > 0 {
             run.cluster.locks = Some(BTreeSet::from([7]));
         }
@@ -190,7 +198,11 @@ impl Game {
         let changes = self.asked.values().filter(|asked| asked.kind != Kind::Read);
         let changes: Vec<_> = changes.map(|asked| asked.range.clone()).collect();
         let settled = self.supervisor.vid() == Some(self.run.cluster.working);
-        self.unsettled = if settled { Vec::new() } else { changes };
+        if settled {
+            self.unsettled.clear();
+        } else {
+            self.unsettled.extend(changes);
+        }
         for message in std::mem::take(&mut self.run.out) {
             let FromWorker::Done { tag, outcome } = message else { continue };
             let asked = self.asked.remove(&tag).unwrap();
@@ -266,6 +278,12 @@ impl Game {
                 model[asked.range.clone()].fill(None);
             }
             self.unsettled.iter().for_each(|range| model[range.clone()].fill(None));
+            let len = self.plan.shape.object_len();
+            let vid = 7 + u32::try_from(self.snapshots.len()).unwrap();
+            for (_, block, _) in self.run.cluster.lost_updates.iter().filter(|one| one.0 == vid) {
+                let start = usize::try_from(*block).unwrap() * len;
+                model[start..(start + len).min(self.plan.shape.len)].fill(None);
+            }
             self.snapshots.push(model);
         }
     }
