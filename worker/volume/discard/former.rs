@@ -106,6 +106,19 @@ impl Former {
             }
         }
     }
+
+    /// What a discard has cleared here and is listed all the same: the snapshot's own write of the
+    /// inode came after the clear, at this replica. Others may have had them in the other order
+    /// (protocol 8.5), so it is written once more, to all.
+    fn find_split(&mut self, found: &Found, was: impl Fn(u32) -> Option<u32>, blocks: &[u32]) {
+        for block in blocks.iter().copied() {
+            let counted = found.gref(block).is_some_and(|(_, count)| count > 0);
+            let listed = found.entry(block).filter(|entry| counted && was(block) == Some(*entry));
+            if let Some(owner) = listed.and_then(VdiId::new) {
+                self.lost.insert(block, owner);
+            }
+        }
+    }
 }
 
 impl Volume {
@@ -162,6 +175,7 @@ impl Volume {
         let blocks: Vec<u32> = discard.blocks.keys().copied().collect();
         let was = |block| discard.blocks.get(&block).map(|block| block.was);
         former.find_lost(&discard.found, was, &blocks);
+        former.find_split(&discard.found, was, &blocks);
         self.put_back(tag, io);
     }
 
@@ -196,7 +210,7 @@ impl Volume {
     fn put_back(&mut self, tag: Tag, io: &mut Io) {
         let former = self.discards.get(&tag).and_then(|discard| discard.former.as_ref());
         if let Some(former) = former.filter(|former| !former.lost.is_empty()) {
-            tracing::info!(volume = %self.name, snapshot = %former.vid, blocks = former.lost.len(), "putting back what a discard took from a snapshot that was made during it");
+            tracing::info!(volume = %self.name, snapshot = %former.vid, blocks = former.lost.len(), "putting back what a discard may have taken from a snapshot that was made during it");
         }
         self.enter_array(tag, Stage::Restore, io);
     }
@@ -219,13 +233,31 @@ impl Volume {
 mod tests {
     use super::*;
 
+    fn former(vid: VdiId) -> Former {
+        let (lost, left, taken) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Former { vid, depth: 0, parent: 0, lost, taken, left }
+    }
+
+    /// One replica lists what this worker has cleared, another one may not.
+    #[test]
+    fn an_entry_that_is_listed_after_its_clear_is_written_to_all_replicas() {
+        let vid = VdiId::new(7).unwrap();
+        let mut found = Found::default();
+        found.first = 4;
+        // The snapshot's, another's than was cleared, one without a count, and a hole.
+        found.take_entries(&[7u32, 5, 7, 0].map(u32::to_le_bytes).concat());
+        found.take_grefs(&[0i32, 1, 1, 1, 0, 0, 0, 0].map(i32::to_le_bytes).concat());
+        let mut former = former(vid);
+        former.find_split(&found, |_| Some(7), &[4, 5, 6, 7]);
+        assert_eq!(former.lost, [(4, vid)].into());
+    }
+
     /// A VDI that is being deleted has lost its entries and counts, too, and clones of it
     /// may still need its objects: only what this worker has cleared is known to be ours.
     #[test]
     fn an_object_goes_only_when_this_worker_cleared_its_entry() {
         let vid = VdiId::new(7).unwrap();
-        let (lost, left, taken) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        let mut former = Former { vid, depth: 0, parent: 0, lost, taken, left };
+        let mut former = former(vid);
         let mut found = Found::default();
         found.first = 4;
         found.take_entries(&[0; 12]);
