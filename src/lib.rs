@@ -68,10 +68,11 @@
 //! # What else is asked for
 //!
 //! - A **hole** that is punched is cut into steps (the supervisor's `steps` module): whole
-//!   objects are discarded, edges become zeros where something is. The worker takes an
-//!   entry out of the index first, so that nobody ever meets a missing object, and lets the
-//!   object go when nobody else can name it any more (its `discard` module has the
-//!   argument). Discards are claimed, fenced and repeated like creates.
+//!   objects are discarded, edges become zeros where something is, and in a large range
+//!   seeks leave out what is a hole. The worker takes an entry out of the index first, so
+//!   that nobody ever meets a missing object, and lets the object go when nobody else can
+//!   name it any more (its `discard` module has the argument). Discards are claimed and
+//!   fenced like creates, and a repeated one waits for its own fences.
 //! - A **copy** between volumes is a write without bytes: the worker reads and writes by
 //!   itself, through memory of its own (its `copies` module). What it reads may change
 //!   before it is repeated, so a repeated copy waits for its own fences.

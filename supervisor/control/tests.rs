@@ -52,14 +52,7 @@ fn sheep(port: u16) -> std::net::SocketAddr {
 }
 
 fn cluster(ctime: u64) -> ClusterFacts {
-    ClusterFacts {
-        ctime,
-        epoch: 3,
-        running: true,
-        recycles_vids: false,
-        has_locks: true,
-        disk_mode: false,
-    }
+    ClusterFacts { ctime, epoch: 3, running: true, has_locks: true, ..ClusterFacts::default() }
 }
 
 fn name(text: &str) -> VolumeName {

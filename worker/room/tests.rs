@@ -73,14 +73,7 @@ fn a_check_tells_the_cluster_or_why_there_is_none() {
     let sheep = FakeSheep::start();
     let mut game = Game::new();
     game.check(1, sheep.address);
-    let cluster = ClusterFacts {
-        ctime: CTIME,
-        epoch: 1,
-        running: true,
-        recycles_vids: false,
-        has_locks: false,
-        disk_mode: false,
-    };
+    let cluster = ClusterFacts { ctime: CTIME, epoch: 1, running: true, ..ClusterFacts::default() };
     assert_eq!(game.checked(), (1, Ok(cluster)));
     game.check(2, nobody());
     assert_eq!(game.checked(), (2, Err(LostReason::Refused)));

@@ -31,14 +31,8 @@ fn object(index: u64) -> ObjectId {
 }
 
 fn trial(ctime: u64, epoch: u32) -> Trial {
-    let facts = ClusterFacts {
-        ctime,
-        epoch,
-        running: true,
-        recycles_vids: false,
-        has_locks: true,
-        disk_mode: false,
-    };
+    let facts =
+        ClusterFacts { ctime, epoch, running: true, has_locks: true, ..ClusterFacts::default() };
     Trial { said: Ok(facts), epoch }
 }
 
@@ -222,14 +216,7 @@ fn a_node_without_virtual_nodes_or_a_usable_address_is_never_asked() {
 
 #[test]
 fn one_of_another_cluster_or_an_old_epoch_is_not_let_in() {
-    let waits = ClusterFacts {
-        ctime: CTIME,
-        epoch: 3,
-        running: false,
-        recycles_vids: false,
-        has_locks: true,
-        disk_mode: false,
-    };
+    let waits = ClusterFacts { ctime: CTIME, epoch: 3, has_locks: true, ..ClusterFacts::default() };
     for (trial, why) in [
         (trial(78, 3), Unfit::OtherCluster),
         (trial(CTIME, 2), Unfit::Behind),

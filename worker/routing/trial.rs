@@ -41,14 +41,7 @@ impl Trial {
             Heard::Facts(facts) => Ok(facts),
             Heard::Lost(why) => Err(why),
             // Only one that waits for others, or worse, says too little at first.
-            Heard::Ask(_) => Ok(ClusterFacts {
-                ctime: 0,
-                epoch: 0,
-                running: false,
-                recycles_vids: false,
-                has_locks: true,
-                disk_mode: false,
-            }),
+            Heard::Ask(_) => Ok(ClusterFacts::default()),
         };
         Self { said, epoch: said.map_or(0, |facts| facts.epoch) }
     }

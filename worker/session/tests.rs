@@ -49,9 +49,8 @@ impl Game {
             ctime: CTIME,
             epoch: 1,
             running: true,
-            recycles_vids: false,
             has_locks: true,
-            disk_mode: false,
+            ..ClusterFacts::default()
         };
         let session = Session::new(link, connections, &plan, cluster, 0, now);
         Self { session, supervisor, heard: Vec::new() }

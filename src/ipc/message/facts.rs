@@ -51,8 +51,8 @@ pub struct Allocation {
     pub owner: u32,
 }
 
-/// What is known of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What is known of a cluster; by default, nothing, and that it does not serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterFacts {
     /// When it was formatted, seconds << 32 | nanoseconds: its identity. 0: never.
     pub ctime: u64,

@@ -73,14 +73,7 @@ fn a_worker_that_dies_while_it_drains_leads_to_the_new_sheep_too() {
 
 #[test]
 fn a_sheep_that_would_not_do_changes_nothing() {
-    let unformatted = ClusterFacts {
-        ctime: 0,
-        epoch: 0,
-        running: false,
-        recycles_vids: false,
-        has_locks: true,
-        disk_mode: false,
-    };
+    let unformatted = ClusterFacts::default();
     let waiting = ClusterFacts { running: false, ..cluster(CTIME) };
     for (outcome, after_ms, errno) in [
         (Err(LostReason::Refused), 0, Errno::ECONNREFUSED),

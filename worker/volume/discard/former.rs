@@ -3,7 +3,8 @@
 //!
 //! Such an entry is known by its looks. It is 0, and its count is not: counts are raised
 //! for entries that are not 0 only, and whoever clears an entry for good takes its count
-//! along (protocol 9).
+//! along (protocol 9). What this worker has cleared and finds listed is written once more,
+//! since replicas may differ (protocol 8.5).
 
 use super::array::Stage;
 use super::look::{self, Found};
