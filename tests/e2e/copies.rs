@@ -3,6 +3,7 @@
 
 use crate::MIB;
 use crate::cluster::Cluster;
+use crate::discards::{PUNCH, clear};
 use crate::mount::Mount;
 use crate::random::Random;
 use crate::tools::{arg, output, run};
@@ -27,7 +28,7 @@ fn copy_once(from: &File, at: u64, to: &File, offset: u64, len: usize) -> Result
 }
 
 /// As many calls as it takes.
-fn copy(from: &File, at: u64, to: &File, offset: u64, len: usize) {
+pub fn copy(from: &File, at: u64, to: &File, offset: u64, len: usize) {
     let mut done = 0;
     while done < len {
         let (at, offset) = (at + done as u64, offset + done as u64);
@@ -123,25 +124,30 @@ fn cp_over_old_bytes_must_be_told_or_find_none() {
     assert!(fs::read(&to).unwrap() == bytes);
 }
 
-/// Also what the kernel has in its page cache of the destination.
-fn random_ranges(options: &[&str], shift: u8) {
+/// Between two volumes of the size that `make` is told, both ways and within one, among writes
+/// and discards. Also what the kernel has in its page cache of the destination.
+pub fn random_ranges(options: &[&str], make: impl Fn(&Cluster, u64) -> [String; 2]) {
     let cluster = Cluster::start();
     let size = 21 * MIB + 333;
-    let new = NewVdi { size, block_size_shift: shift, ..NewVdi::default() };
-    let disks = [cluster.vdi_with("one", &new), cluster.vdi("two", size)];
+    let disks = make(&cluster, size);
     let mount = Mount::with_volume(&cluster, &disks[0], options);
     mount.attach(&disks[1]);
     let files = disks.each_ref().map(|disk| mount.open(disk));
     let mut random = Random::announced();
     let mut models = [vec![0u8; size as usize], vec![0u8; size as usize]];
-    let mut copied = 0;
+    let (mut copied, mut cleared) = (0, 0);
     for _ in 0..300 {
         let (a, b) = (random.within(0..2) as usize, random.within(0..2) as usize);
         let len_max = [9000, 3 * MIB][usize::from(random.within(0..3) == 0)];
         let len = random.within(1..len_max) as usize;
         let at = random.within(0..size - len as u64) as usize;
         let offset = random.within(0..size - len as u64) as usize;
-        match random.within(0..4) {
+        match random.within(0..5) {
+            0 if len > 100_000 => {
+                clear(&files[a], PUNCH, at as u64, len as u64);
+                models[a][at..at + len].fill(0);
+                cleared += 1;
+            }
             0 => {
                 let fresh = random.bytes(len.min(70_000));
                 files[a].write_all_at(&fresh, at as u64).unwrap();
@@ -164,7 +170,7 @@ fn random_ranges(options: &[&str], shift: u8) {
             }
         }
     }
-    assert!(copied > 50, "{copied} copies");
+    assert!(copied > 50 && cleared > 3, "{copied} copies, {cleared} discards");
     drop(files);
     for (disk, model) in disks.iter().zip(models) {
         assert!(fs::read(mount.volume(disk)).unwrap() == model, "{disk} differs");
@@ -173,14 +179,21 @@ fn random_ranges(options: &[&str], shift: u8) {
     }
 }
 
+fn with_objects_of(block_size_shift: u8) -> impl Fn(&Cluster, u64) -> [String; 2] {
+    move |cluster, size| {
+        let new = NewVdi { size, block_size_shift, ..NewVdi::default() };
+        [cluster.vdi_with("one", &new), cluster.vdi("two", size)]
+    }
+}
+
 #[test]
 fn any_range_is_copied_anywhere() {
-    random_ranges(&[], 20);
+    random_ranges(&[], with_objects_of(20));
 }
 
 #[test]
 fn any_range_is_copied_in_both_caches() {
-    random_ranges(&["-k", "-o"], 22);
+    random_ranges(&["-k", "-o"], with_objects_of(22));
 }
 
 #[test]

@@ -16,6 +16,7 @@
 //! | [`synced`] | what `O_SYNC`, `fsync` and others mean |
 //! | [`hyper_discards`] | the same of hyper volumes |
 //! | [`copies`] | copies between volumes, by the worker itself |
+//! | [`hyper_copies`] | the same from and to hyper volumes |
 //! | [`objects`] | objects of all sizes, made by many writers at once |
 //! | [`filesystems`] | ext4 and XFS on a loop device over a volume |
 //! | [`trimmed`] | the same with discards, while files come and go |
@@ -63,6 +64,7 @@ mod filesystems;
 mod footprint;
 mod holes;
 mod hyper;
+mod hyper_copies;
 mod hyper_discards;
 mod images;
 mod life;
