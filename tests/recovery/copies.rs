@@ -15,9 +15,14 @@ use std::time::Duration;
 
 const INSTANT_MAX: Duration = Duration::from_millis(30);
 
-fn disks_of(cluster: &Cluster) -> [String; 2] {
+/// Both volumes, each of which is a hyper volume if `hyper` says so.
+fn disks_of(cluster: &Cluster, hyper: [bool; 2]) -> [String; 2] {
     let new = NewVdi { size: DISK_LEN, block_size_shift: 20, ..NewVdi::default() };
-    ["from", "to"].map(|hint| cluster.vdi_with(hint, &new))
+    let make = |hint, hyper| match hyper {
+        true => cluster.hyper(hint, &new),
+        false => cluster.vdi_with(hint, &new),
+    };
+    [make("from", hyper[0]), make("to", hyper[1])]
 }
 
 /// What a mount shows of both is in the cluster.
@@ -29,18 +34,19 @@ fn compare(cluster: &Cluster, mount: &Mount, disks: &[String; 2]) {
     }
 }
 
-#[test]
-fn a_worker_killed_during_copies_is_not_noticed() {
+fn worker_kills(hyper: [bool; 2], times: u64) {
     let cluster = Cluster::mini();
-    let disks = disks_of(&cluster);
+    let disks = disks_of(&cluster, hyper);
     let mount = Mount::with_volume(&cluster, &disks[0], &[]);
     mount.attach(&disks[1]);
     let mut random = Random::announced();
     let load = Copying::start(&mount.volume(&disks[0]), &mount.volume(&disks[1]), &mut random);
-    for nth in 0..rounds(15, 200) {
+    for nth in 0..times {
         load.wait_for_progress();
-        if nth % 5 == 4 {
-            cluster.snapshot(&disks[(nth % 2) as usize], &format!("s{nth}"));
+        let disk = (nth % 2) as usize;
+        // Hyper volumes have no snapshots.
+        if nth % 5 == 4 && !hyper[disk] {
+            cluster.snapshot(&disks[disk], &format!("s{nth}"));
         }
         random_while(&mut random, INSTANT_MAX);
         let before = mount.count("swaps_worker_died");
@@ -55,9 +61,21 @@ fn a_worker_killed_during_copies_is_not_noticed() {
 }
 
 #[test]
+fn a_worker_killed_during_copies_is_not_noticed() {
+    worker_kills([false; 2], rounds(15, 200));
+}
+
+#[test]
+fn a_worker_killed_during_copies_of_hyper_volumes_is_not_noticed() {
+    for hyper in [[true, true], [false, true], [true, false]] {
+        worker_kills(hyper, rounds(10, 100));
+    }
+}
+
+#[test]
 fn a_gateway_killed_during_copies_costs_nothing() {
     let mut site = Site::start(2);
-    let disks = disks_of(&site.cluster);
+    let disks = disks_of(&site.cluster, [false; 2]);
     let through = site.through(0);
     let mount = Mount::with_volume(&through, &disks[0], &[]);
     mount.attach(&disks[1]);
