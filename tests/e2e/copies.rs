@@ -277,28 +277,6 @@ fn a_copy_leaves_alone_what_is_written_beside_it() {
     assert!(fs::read(mount.volume(&to)).unwrap() == expected);
 }
 
-/// The worker has so much memory for it, however much is copied at once.
-#[test]
-fn many_copies_at_once_take_bounded_memory() {
-    let cluster = Cluster::start();
-    let (mount, [from, to], bytes) = two(&cluster, &[], 40 * MIB);
-    thread::scope(|scope| {
-        for nth in 0..8 {
-            let (mount, from, to) = (&mount, &from, &to);
-            scope.spawn(move || {
-                let (source, target) = (mount.open(from), mount.open(to));
-                copy(&source, nth * 5 * MIB, &target, nth * 5 * MIB, 5 << 20);
-            });
-        }
-    });
-    let status = fs::read_to_string(format!("/proc/{}/status", mount.worker())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    println!("the worker has {kib} KiB");
-    assert!(kib < 32 << 10, "{kib} KiB");
-    assert!(fs::read(mount.volume(&to)).unwrap() == bytes);
-}
-
 /// A copy that fails says why, and what a page cache had is not kept.
 #[test]
 fn a_copy_that_fails_has_its_errno() {

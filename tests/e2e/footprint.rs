@@ -2,8 +2,11 @@
 
 use crate::MIB;
 use crate::cluster::Cluster;
+use crate::copies::copy;
 use crate::mount::Mount;
+use crate::random::Random;
 use nix::unistd::Pid;
+use sheepfs::wire::request::NewVdi;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +26,9 @@ const SMALL_PROGRAMS: u64 = 64;
 /// A build for debugging has three times as much code.
 const CODE_KIB: u64 = if cfg!(debug_assertions) { 8 << 10 } else { 0 };
 const ROUNDS: u64 = 24;
+/// Twice as many as the worker has buffers for.
+const COPIES: u64 = 16;
+const COPY_LEN: usize = 16 << 20;
 
 /// What a process has of its own and of the files that it is made of: not the arena, and not
 /// the state that it leaves behind.
@@ -99,4 +105,41 @@ fn full_load_stays_within_the_promised_memory() {
     assert!(supervisor_most <= SUPERVISOR_KIB_MAX + CODE_KIB, "supervisor: {supervisor_most} KiB");
     assert!(worker_most <= WORKER_KIB_MAX + CODE_KIB, "worker: {worker_most} KiB");
     assert!((1..=ARENA_KIB_MAX).contains(&arena_kib(worker)), "{} KiB", arena_kib(worker));
+}
+
+/// The worker has so much memory for copies, however much is copied at once. The kernel makes
+/// one copy at a time into a volume, so these go to many.
+#[test]
+fn copies_stay_within_the_promised_memory() {
+    let cluster = Cluster::start();
+    let new = |size| NewVdi { size, block_size_shift: 20, ..NewVdi::default() };
+    let from = cluster.vdi_with("from", &new(32 * MIB));
+    let mount = Mount::with_volume(&cluster, &from, &[]);
+    let bytes = Random::announced().bytes(32 << 20);
+    mount.open(&from).write_all_at(&bytes, 0).unwrap();
+    let copy_of = |nth| cluster.vdi_with(&format!("to{nth}"), &new(COPY_LEN as u64));
+    let disks: Vec<_> = (0..COPIES).map(copy_of).collect();
+    disks.iter().for_each(|disk| mount.attach(disk));
+    let worker = mount.worker();
+    let (mut worker_most, mut in_flight_most) = (0, 0);
+    thread::scope(|scope| {
+        let (mount, from) = (&mount, &from);
+        let copies = (0..).zip(&disks).map(|(nth, to)| {
+            let (source, target) = (mount.open(from), mount.open(to));
+            scope.spawn(move || copy(&source, nth * MIB, &target, 0, COPY_LEN))
+        });
+        let copies: Vec<_> = copies.collect();
+        while !copies.iter().all(|copy| copy.is_finished()) {
+            worker_most = own_kib(worker).max(worker_most);
+            in_flight_most = mount.count("in_flight").max(in_flight_most);
+        }
+    });
+    println!("with {in_flight_most} in flight: worker {worker_most} KiB");
+    assert_eq!(mount.worker(), worker, "another worker");
+    assert!(in_flight_most > 8, "too few at once: {in_flight_most} in flight");
+    assert!(worker_most <= WORKER_KIB_MAX + CODE_KIB, "worker: {worker_most} KiB");
+    for (nth, to) in (0..).zip(&disks) {
+        let copied = &bytes[nth * MIB as usize..][..COPY_LEN];
+        assert!(fs::read(mount.volume(to)).unwrap() == copied, "{to} differs");
+    }
 }
