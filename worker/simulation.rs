@@ -4,6 +4,7 @@
 
 mod ahead;
 mod behind;
+mod beside;
 mod cached;
 mod cases;
 mod cluster;

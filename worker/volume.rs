@@ -28,7 +28,6 @@ mod parts;
 mod readahead;
 pub mod recent;
 pub mod reload;
-mod repair;
 mod rest;
 mod streams;
 mod stripe;

@@ -12,7 +12,7 @@ use super::references::Reference;
 use super::rules::Rule;
 use super::sheep::{Answer, Incoming, Sheep, status_of};
 use super::table::Vdi;
-use crate::wire::inode::{GREF_OFFSET, INDEX_OFFSET, gref_offset, index_offset};
+use crate::wire::inode::{GREF_OFFSET, INDEX_OFFSET, gref_offset};
 use crate::wire::oid::ObjectKind;
 use crate::wire::{ObjectId, Status};
 use std::io;
@@ -41,16 +41,16 @@ pub fn write_entry(sheep: &Sheep, request: &Incoming, vdi: &Vdi, start: u64) -> 
     done.map_err(|error| status_of(&error))
 }
 
-/// An entry is cleared in a working VDI, or put back in a snapshot that has kept its count.
+/// An entry is cleared in a working VDI, put back in a snapshot that has kept its count, or
+/// done once more where a snapshot has lost it, behind its count.
 fn check(sheep: &Sheep, request: &Incoming, vdi: &Vdi, block: u32) -> io::Result<()> {
-    let inode = ObjectId::inode(vdi.vid());
-    let (mut entry, mut gref) = ([0; 4], [0; 8]);
-    sheep.store.read(inode, index_offset(block).into(), &mut entry)?;
-    sheep.store.read(inode, gref_offset(block).into(), &mut gref)?;
+    let mut gref = [0; 8];
+    sheep.store.read(ObjectId::inode(vdi.vid()), gref_offset(block).into(), &mut gref)?;
+    let gref = Gref::decode(&gref);
     let clears = request.payload.iter().all(|byte| *byte == 0);
-    let is_same = request.payload[..] == entry[..BARE_LEN];
-    let restores = vdi.meta().header.is_snapshot() && Gref::decode(&gref).count > 0;
-    if !clears && !(restores && (entry == [0; 4] || is_same)) {
+    let snapshot = vdi.meta().header.is_snapshot();
+    let counts = if snapshot { gref.count > 0 } else { gref.generation > 0 };
+    if !clears && !counts {
         sheep.broken(Rule::IndexShape, request);
     }
     Ok(())

@@ -26,7 +26,7 @@ impl Engine {
         let remembered = self.remembered.remove(&volume).unwrap_or_default().into_iter();
         let checked = |one: ipc::Allocation| {
             let owner = VdiId::new(one.owner)?;
-            Some(Allocation { block: one.block, owner, at: now })
+            Some(Allocation::new(one.block, owner, now))
         };
         remembered.filter_map(checked).collect()
     }

@@ -96,8 +96,13 @@ pub struct Cluster {
     slow: Option<Inode>,
     /// Whether index updates are lost that a snapshot is made beside.
     pub loses: bool,
-    /// Those that were: the snapshot, the block, and what its entry is there.
-    pub lost_updates: Vec<(u32, u32, u32)>,
+    /// How many were.
+    pub lost_updates: usize,
+    /// What updates that came behind the snapshot have given up: the new vid's reference to
+    /// it was counted.
+    pub behind: BTreeSet<u64>,
+    /// How many left the count of another entry.
+    pub miscounted: usize,
     /// What discards have done.
     pub discarded: Discarded,
     /// Whether its VDI is a hyper volume.
@@ -182,7 +187,9 @@ impl Cluster {
             ledgers: HashMap::new(),
             slow: None,
             loses: false,
-            lost_updates: Vec::new(),
+            lost_updates: 0,
+            behind: BTreeSet::new(),
+            miscounted: 0,
             discarded: Discarded::default(),
             hyper: false,
             node_writes: 0,
@@ -407,6 +414,9 @@ impl Cluster {
                 self.newest = Some((index, self.entry(vid, index)));
             }
             self.updates += 1;
+            if vid != self.working {
+                self.behind.insert(u64::from(self.entry(vid, index)) << 32 | u64::from(index));
+            }
             self.give_up_entry(vid, index, value);
             let inode = self.inodes.get_mut(&vid).unwrap();
             inode.grefs.remove(&gref_at(index));

@@ -14,7 +14,7 @@ const SNAPSHOT: VolumeId = VolumeId(2);
 fn copies_are_what_their_sources_were() {
     let copied = seeds(1100, 15).map(|seed| {
         let mut game = play(seed, Plan { cache_bytes: (seed % 2) << 17, ..COPIES });
-        assert_eq!(game.run.cluster.delete_all(), [], "objects are left");
+        game.check_space();
         game.copied
     });
     let copied = copied.sum::<usize>();

@@ -22,7 +22,7 @@ mod tree;
 use super::objects::{Kind, Part, PartId, State};
 use super::{Io, Op, Volume};
 use former::Former;
-use look::Found;
+pub use look::Found;
 pub use questions::Question;
 use sheepfs::ipc::{Failure, RawSpan, Tag};
 use sheepfs::wire::VdiId;

@@ -35,6 +35,16 @@ pub struct Allocation {
     pub owner: VdiId,
     /// When the entry's update was answered.
     pub at: Instant,
+    /// The generation of the present vid's reference (protocol 9), if it was inherited and
+    /// that is known.
+    pub generation: Option<i32>,
+}
+
+impl Allocation {
+    /// Just answered, or heard of.
+    pub fn new(block: u32, owner: VdiId, now: Instant) -> Self {
+        Self { block, owner, at: now, generation: None }
+    }
 }
 
 /// Allocations by block.
@@ -79,7 +89,7 @@ impl Recent {
     /// was remembered of it must not be repaired into a later index.
     pub fn learn(&mut self, block: u32, owner: Option<VdiId>, now: Instant) {
         match owner {
-            Some(owner) => self.push(Allocation { block, owner, at: now }),
+            Some(owner) => self.push(Allocation::new(block, owner, now)),
             None => drop(self.blocks.remove(&block)),
         }
     }
@@ -99,7 +109,7 @@ impl Recent {
         let known = self.blocks.get(&block).is_some_and(|known| known.owner == owner);
         let unknown = young && !known;
         if unknown {
-            self.push(Allocation { block, owner, at: now });
+            self.push(Allocation::new(block, owner, now));
         }
         unknown
     }
@@ -210,7 +220,7 @@ mod tests {
         let mut fresh = Recent::new(start);
         assert!(!fresh.suspect(1, own, start), "nobody had it before");
         let mut recent = Recent::new(start);
-        let told = |block, owner| Allocation { block, owner, at: start };
+        let told = |block, owner| Allocation::new(block, owner, start);
         recent.inherit(vec![told(1, own), told(2, old)], start);
         assert!(!recent.suspect(1, own, start), "it was told of");
         assert!(recent.suspect(2, own, start), "that was its entry under the vid before");
@@ -226,8 +236,8 @@ mod tests {
         let mut recent = Recent::new(start);
         assert_eq!(recent.next_check(), None);
         let owner = VdiId::new(7).unwrap();
-        let later = Allocation { block: 2, owner, at: start + CHECK_INTERVAL };
-        recent.push(Allocation { block: 1, owner, at: start });
+        let later = Allocation::new(2, owner, start + CHECK_INTERVAL);
+        recent.push(Allocation::new(1, owner, start));
         recent.push(later);
         assert!(recent.next_check().is_some());
         recent.seen_unchanged(start + SNAPSHOT_TIME_MAX + Duration::from_secs(1));

@@ -35,7 +35,7 @@ impl Volume {
                     self.set_entry(block, self.own.get());
                     self.unsure.remove(&block);
                     let owner = self.own;
-                    self.recent.push(Allocation { block, owner, at: io.now });
+                    self.recent.push(Allocation::new(block, owner, io.now));
                     self.tell_allocation(block, owner.get(), io);
                 }
                 self.refusals = 0;

@@ -1,9 +1,9 @@
 //! Who needs an object: bare index entries, removals, and the counting of references
 //! (protocol 9).
 
-use super::{Cluster, gref_at};
+use super::{Cluster, Inode, gref_at};
 use sheepfs::wire::header::RequestHeader;
-use sheepfs::wire::inode::INODE_HEADER_LEN;
+use sheepfs::wire::inode::{INODE_HEADER_LEN, index_offset};
 use sheepfs::wire::{ObjectId, Status, VdiId};
 
 type Answer = (Status, Vec<u8>, u32);
@@ -11,13 +11,15 @@ type Answer = (Status, Vec<u8>, u32);
 const DONE: Answer = (Status::Success, Vec::new(), 0);
 
 impl Cluster {
-    fn gref(&self, vid: u32, index: u32) -> (i32, i32) {
+    /// Generation and count.
+    pub fn gref(&self, vid: u32, index: u32) -> (i32, i32) {
         let gref = self.inodes[&vid].grefs.get(&gref_at(index)).cloned().unwrap_or(vec![0; 8]);
         let word = |at: usize| i32::from_le_bytes(gref[at..at + 4].try_into().unwrap());
         (word(0), word(4))
     }
 
-    /// An entry alone: cleared, or put back in a snapshot that has kept its count.
+    /// An entry alone: cleared, put back in a snapshot that has kept its count, or done once
+    /// more where a snapshot that was made has lost it.
     pub(super) fn write_bare(&mut self, vid: u32, at: usize, payload: &[u8]) -> Answer {
         assert_eq!((at - INODE_HEADER_LEN) % 4, 0);
         let index = u32::try_from((at - INODE_HEADER_LEN) / 4).unwrap();
@@ -25,15 +27,20 @@ impl Cluster {
         if value == 0 {
             self.discarded.cleared += 1;
         } else {
-            let old = self.entry(vid, index);
-            assert!(
-                vid != self.working && self.gref(vid, index).1 > 0,
-                "it was put back for nobody"
-            );
-            assert!(old == 0 || old == value, "an entry was put back over another");
+            let (old, (generation, count)) = (self.entry(vid, index), self.gref(vid, index));
+            if vid == self.working {
+                assert!(generation > 0, "a repaired entry has no reference");
+                self.repaired += 1;
+            } else {
+                // A repair may find that its new vid has become a snapshot, too.
+                let repairs = self.lies || value != vid;
+                assert!(count > 0 || repairs, "it was put back for nobody");
+                self.discarded.restored += usize::from(old == 0);
+            }
+            // What a dead worker's late update has made of it, nobody was told of.
+            assert!(value >= old || self.lies, "an entry was put back over a newer one");
             let object = u64::from(value) << 32 | u64::from(index);
             assert!(self.objects.contains_key(&object), "an entry was put back without its object");
-            self.discarded.restored += 1;
         }
         self.set_entry(vid, index, value);
         DONE
@@ -96,24 +103,55 @@ impl Cluster {
         }
     }
 
-    /// Deletes all that there is. Gives the objects that are left, or whose
-    /// ledgers are.
+    /// Deletes all that there is, the oldest first. Gives the objects that are left, or
+    /// whose ledgers are.
     pub fn delete_all(&mut self) -> Vec<u64> {
         let vids: Vec<u32> = self.inodes.keys().copied().collect();
-        let blocks = u32::try_from(self.shape.len.div_ceil(1 << self.shape.shift)).unwrap();
-        for vid in vids {
-            for index in 0..blocks {
-                self.give_up_entry(vid, index, 0);
-                self.set_entry(vid, index, 0);
-            }
-        }
+        vids.into_iter().for_each(|vid| self.delete_one(vid));
         self.objects.keys().chain(self.ledgers.keys()).copied().collect()
+    }
+
+    /// Whoever makes a clone has read a vid as it was in `base`, and writes its counts back.
+    pub fn end_clone(&mut self, base: &Inode, vid: u32, clone: u32) {
+        let (mut child, mut back) = (base.clone(), base.grefs.clone());
+        child.grefs.clear();
+        for index in 0..self.blocks() {
+            let at = index_offset(index) as usize;
+            if base.bytes[at..at + 4] == [0; 4] {
+                continue;
+            }
+            let gref = back.entry(gref_at(index)).or_insert(vec![0; 8]);
+            let word = |at: usize| i32::from_le_bytes(gref[at..at + 4].try_into().unwrap());
+            let (generation, count) = (word(0), word(4) + 1);
+            gref[4..].copy_from_slice(&count.to_le_bytes());
+            child.grefs.insert(gref_at(index), [(generation + 1).to_le_bytes(), [0; 4]].concat());
+        }
+        self.inodes.get_mut(&vid).unwrap().grefs = back;
+        self.inodes.insert(clone, child);
+    }
+
+    /// Sets a generation and a count.
+    pub fn set_gref(&mut self, vid: u32, index: u32, (generation, count): (i32, i32)) {
+        let bytes = [generation.to_le_bytes(), count.to_le_bytes()].concat();
+        self.inodes.get_mut(&vid).unwrap().grefs.insert(gref_at(index), bytes);
+    }
+
+    /// Deletes a VDI.
+    pub fn delete_one(&mut self, vid: u32) {
+        for index in 0..self.blocks() {
+            self.give_up_entry(vid, index, 0);
+            self.set_entry(vid, index, 0);
+            self.set_gref(vid, index, (0, 0));
+        }
+    }
+
+    fn blocks(&self) -> u32 {
+        u32::try_from(self.shape.len.div_ceil(self.shape.object_len())).unwrap()
     }
 
     /// What a vid's disk holds.
     pub fn content(&self, vid: u32) -> Vec<u8> {
         let len = self.shape.object_len();
-        let blocks = u32::try_from(self.shape.len.div_ceil(len)).unwrap();
         let block = |index| match self.entry(vid, index) {
             0 => vec![0; len],
             owner => {
@@ -121,7 +159,7 @@ impl Cluster {
                 self.objects.get(&object).unwrap_or_else(|| panic!("{object:x} is missing")).clone()
             }
         };
-        let mut content: Vec<u8> = (0..blocks).flat_map(block).collect();
+        let mut content: Vec<u8> = (0..self.blocks()).flat_map(block).collect();
         content.truncate(self.shape.len);
         content
     }

@@ -9,6 +9,7 @@
 use super::array::Stage;
 use super::look::{self, Found};
 use super::{Block, Question};
+use crate::volume::recent::Allocation;
 use crate::volume::{Io, REFUSALS_MAX, RETRY_DELAY, Volume};
 use sheepfs::ipc::{Failure, Tag};
 use sheepfs::wire::{Request, VdiId};
@@ -157,6 +158,7 @@ impl Volume {
     }
 
     fn judge_own(&mut self, tag: Tag, io: &mut Io) {
+        let vid = self.own;
         let Some(discard) = self.discards.get_mut(&tag) else { return };
         let header = discard.found.header.take();
         let is_snapshot = header.is_some_and(|header| {
@@ -177,6 +179,11 @@ impl Volume {
         let was = |block| discard.blocks.get(&block).map(|block| block.was);
         former.find_lost(&discard.found, was, &blocks);
         former.find_split(&discard.found, was, &blocks);
+        // They may be young, so that the snapshot counted them wrong: the reload looks.
+        let own = former.lost.iter().filter(|(_, owner)| **owner == vid).map(|(block, _)| *block);
+        for block in own {
+            self.recent.push(Allocation::new(block, vid, io.now));
+        }
         self.put_back(tag, io);
     }
 
