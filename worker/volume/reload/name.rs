@@ -91,17 +91,13 @@ impl Volume {
         }
     }
 
-    /// The new vid's lock is somebody's: an earlier worker's, and so ours?
+    /// The new vid's lock is somebody's: an earlier worker's, and so ours, or whose?
     pub(super) fn search_owner(&mut self, io: &mut Io) {
         let gateways = self.lock_sent;
         let Phase::Reloading(reload) = &mut self.phase else { return };
-        match &reload.found {
-            Some((vid, _)) if !gateways.is_empty() => {
-                reload.search = Some(OwnerSearch::new(gateways, *vid));
-                self.ask(Step::Owner, io);
-            }
-            Some(_) | None => self.fail(Failure::LockLost, io),
-        }
+        let Some((vid, _)) = &reload.found else { return self.fail(Failure::LockLost, io) };
+        reload.search = Some(OwnerSearch::new(gateways, *vid));
+        self.ask(Step::Owner, io);
     }
 
     pub(super) fn owner_replied(&mut self, status: Status, bytes: &[u8], io: &mut Io) {
@@ -117,7 +113,11 @@ impl Volume {
             }
             // It is on a yet newer vid, or was given back.
             Owner::Nobody => self.look_up_later(io),
-            Owner::Node(_) | Owner::Other => self.fail(Failure::LockLost, io),
+            Owner::Node(node) => {
+                tracing::error!(volume = %self.name, vid = %search.vid(), %node, "the lock of the new vid is held through another node: who took it there has the VDI now");
+                self.fail(Failure::LockLost, io);
+            }
+            Owner::Other => self.fail(Failure::LockLost, io),
             Owner::SheepGone => {}
         }
     }
