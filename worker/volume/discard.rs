@@ -19,8 +19,9 @@ mod look;
 mod questions;
 mod tree;
 
+use super::intake::Op;
 use super::objects::{Kind, Part, PartId, State};
-use super::{Io, Op, Volume};
+use super::{Io, Volume};
 use former::Former;
 pub use look::Found;
 pub use questions::Question;
