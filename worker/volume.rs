@@ -17,6 +17,7 @@
 //! finds its new vid and goes on ([`reload`]); nobody above notices.
 
 mod cached;
+mod detach;
 mod discard;
 mod extents;
 pub mod flush;
@@ -38,6 +39,7 @@ mod updates;
 use crate::context::Context;
 use crate::engine::Waiter;
 use crate::verdict::{Verdict, on_object};
+use detach::released;
 use discard::{Discard, Question};
 use extents::Extents;
 use flush::Barriers;
@@ -401,53 +403,6 @@ impl Volume {
         let waited_for = !self.ops.is_empty() || !self.extents.is_idle();
         if settled && !waited_for && self.on_wire == 0 && self.barriers.is_idle() {
             self.finish_detach(io);
-        }
-    }
-
-    /// Finishes what is under way, then gives the lock back and answers.
-    pub fn detach(&mut self, tag: Tag, io: &mut Io) {
-        if self.detaching.is_some() {
-            return io.done(tag, Err(Failure::NotAttached));
-        }
-        self.detaching = Some(tag);
-        self.settle(io);
-    }
-
-    /// Everything is over: a last look for a snapshot that may have lost index
-    /// entries of ours, since nobody else will repair them; then the release.
-    fn finish_detach(&mut self, io: &mut Io) {
-        let Some(tag) = self.detaching else { return };
-        if !self.looked && self.failure().is_none() && !self.recent.is_empty() {
-            self.looked = true;
-            return self.look_at_header(io);
-        }
-        self.detaching = None;
-        self.release(tag, io);
-    }
-
-    fn release(&mut self, tag: Tag, io: &mut Io) {
-        self.phase = Phase::Failed(Failure::NotAttached);
-        io.cache.drop_volume(self.id);
-        io.ahead.drop_volume(self.id);
-        match self.locked.take() {
-            Some(vid) => self.send(Request::release_vdi(vid), None, Wait::Release(tag), io),
-            None => io.done(tag, Ok(())),
-        }
-    }
-
-    /// Whether it was detached, and all is answered.
-    pub fn is_gone(&self) -> bool {
-        matches!(self.phase, Phase::Failed(Failure::NotAttached)) && self.on_wire == 0
-    }
-}
-
-/// Whether a lock is given back. One that is not stays, and the supervisor says so.
-fn released(verdict: Verdict) -> Result<(), Failure> {
-    match verdict {
-        Verdict::Done => Ok(()),
-        Verdict::Fail(failure) => Err(failure),
-        Verdict::Retry | Verdict::Reload | Verdict::Recheck | Verdict::SheepGone => {
-            Err(Failure::TimedOut)
         }
     }
 }
