@@ -1,5 +1,6 @@
 //! How long a node that failed is left alone.
 
+use super::super::known::{PAUSE, PROVEN};
 use super::*;
 
 /// What ended a session before is known to the supervisor, whatever the cluster says now.
@@ -66,4 +67,33 @@ fn a_sick_node_rests_longer_each_time_until_it_was_well_for_long() {
     game.now += PROVEN;
     game.want();
     assert_eq!(rests(&mut game), 5);
+}
+
+#[test]
+fn pauses_grow_and_a_change_of_the_cluster_ends_them() {
+    let mut game = Game::new(2, 64);
+    let node = address(1);
+    let mut pauses = Vec::new();
+    for _ in 0..10 {
+        game.want();
+        assert_eq!(game.acts(), [Act::Try(node)]);
+        game.router.failed(node, Unfit::Lost(LostReason::Refused), game.now);
+        let failed = game.now;
+        while game.acts().is_empty() {
+            game.now += Duration::from_millis(500);
+            game.want();
+        }
+        game.router.failed(node, Unfit::Lost(LostReason::Refused), game.now);
+        pauses.push(game.now - failed);
+        game.router.learn(3, Some(&nodes(2)), Some(address(HOME)), game.now);
+        game.now += PAUSE[1];
+    }
+    assert!(pauses.is_sorted() && pauses[0] == PAUSE[0], "{pauses:?}");
+    assert_eq!(pauses.last(), Some(&PAUSE[1]));
+    game.want();
+    game.acts();
+    game.router.failed(node, Unfit::Lost(LostReason::Refused), game.now);
+    game.router.learn(4, Some(&nodes(2)), Some(address(HOME)), game.now);
+    game.want();
+    assert_eq!(game.acts(), [Act::Try(node)]);
 }
