@@ -122,8 +122,11 @@ impl<R> DataPath<R> {
     pub fn lost(&self, generation: u64, gateways: &[SocketAddr], now: Instant) -> Vec<Tag> {
         let mut state = self.lock();
         let (told, link) = state.lost(generation, gateways, now);
-        let fenced = state.fences.len();
+        let (fenced, volumes) = (state.fences.len(), state.fences.volumes());
         drop(state);
+        for volume in volumes.into_iter().filter_map(|id| self.allocations.volumes().by_id(id)) {
+            volume.forget_stored(generation);
+        }
         // It may be the last owner of an arena, whose end takes its time.
         drop(link);
         if !told.is_empty() {

@@ -258,6 +258,11 @@ impl Fences {
         }
     }
 
+    /// The volumes of which any object is fenced.
+    pub fn volumes(&self) -> BTreeSet<VolumeId> {
+        self.by_object.keys().map(|object| object.volume).collect()
+    }
+
     /// Whether an object of that volume is fenced.
     pub fn any_of(&self, volume: VolumeId) -> bool {
         let object = |block| Object { volume, block };

@@ -3,6 +3,9 @@
 //! The link hears of it before the write that made an object is answered, and notes it at
 //! once. Of a volume that is not in the tree yet, the control loop hears instead, so an
 //! old word may come after a newer one: each has a number, and workers are numbered too.
+//!
+//! When a worker is dead, what it was told to write may still make objects, and is perhaps
+//! answered with an error before another worker counts. So its number counts no more then.
 
 use super::Volume;
 use sheepfs::wire::cluster::BlockUsage;
@@ -27,6 +30,12 @@ impl Volume {
         if known.said < said {
             *known = Known { said, usage };
         }
+    }
+
+    /// The worker of that generation is dead, and changes that it has not answered may still
+    /// be carried out.
+    pub fn forget_stored(&self, generation: u64) {
+        self.note_stored(generation, u64::MAX, None);
     }
 
     /// How many objects it has, if they are counted.
@@ -67,5 +76,11 @@ mod tests {
         assert_eq!(volume.stored_len(), (40 << 20) + 5);
         volume.note_stored(2, 3, objects(0, 0));
         assert_eq!(volume.stored_len(), 0);
+        volume.forget_stored(2);
+        volume.note_stored(2, 4, objects(0, 0));
+        assert_eq!(volume.stored_len(), (40 << 20) + 5, "of a dead worker");
+        volume.note_stored(3, 1, objects(1, 0));
+        volume.forget_stored(2);
+        assert_eq!(volume.stored_len(), 4 << 20);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 
+use sheepfs::wire::cluster::BlockUsage;
 use std::net::SocketAddr;
 
 fn gateway() -> SocketAddr {
@@ -100,6 +101,25 @@ fn newer_writes_to_an_orphans_object_wait_until_it_is_known_to_be_over() {
     let counters = rig.data.counters();
     assert_eq!((counters.fenced, counters.released_gone, counters.held), (1, 1, 0));
     assert!(rig.data.deadline().is_none() && rig.data.watched().is_empty());
+}
+
+/// What may still be carried out makes an object, also when its write fails meanwhile.
+#[test]
+fn a_volume_with_orphans_is_not_counted_any_more() {
+    let usage = Some(BlockUsage { own: 1, shared: 0 });
+    for (writes, expected) in [(1, None), (0, usage)] {
+        let requests = |rig: &mut Rig| {
+            assert!(rig.data.allocations.volumes().add(Arc::clone(&rig.volume)));
+            assert!(rig.data.note_stored(1, VolumeId(1), 1, usage));
+            rig.read(0, 1);
+            (0..writes).for_each(|_| rig.write(4 * u64::from(MIB), b"new"));
+        };
+        let rig = bereft(requests, Some(gateway()));
+        rig.data.fail_all();
+        assert_eq!(rig.volume.usage(), expected);
+        assert!(rig.data.note_stored(2, VolumeId(1), 1, usage));
+        assert_eq!(rig.volume.usage(), usage);
+    }
 }
 
 /// It waited in the worker until its block's entry was repaired: a late repair would undo it.
