@@ -87,6 +87,8 @@ struct Run {
     orphans: Vec<Sent>,
     /// How many were, after the next worker had begun.
     late: usize,
+    /// How many were allocations in an index, if these may be late too.
+    late_updates: Option<usize>,
     /// How many entries the nodes of trees have room for.
     tree_limits: Limits,
 }
@@ -113,6 +115,7 @@ impl Run {
             failures: 0,
             orphans: Vec::new(),
             late: 0,
+            late_updates: None,
             tree_limits,
         };
         run.engine.limit_trees(tree_limits);
@@ -183,8 +186,7 @@ impl Run {
         let sent = self.cluster.sent.remove(which);
         let header = sent.request.header(0);
         if header.has_payload() && header.opcode <= 3 {
-            let same = |orphan: &Sent| orphan.request.header(0).obj().oid == header.obj().oid;
-            self.settle_orphans(same);
+            self.settle_orphans(|orphan| deaths::is_fenced(&orphan.request.header(0), &header));
         }
         let refusal =
             |status| (ReplyHeader::new(&sent.request.header(sent.id), 1, status, 0), Vec::new());

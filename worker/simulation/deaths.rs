@@ -2,18 +2,22 @@
 //! would remember is remembered, and nothing else.
 //!
 //! A request that was on the wire is carried out at once, later, or never. Later
-//! means at the latest before the next change to the same object, which is what the
-//! supervisor's fences see to; changes to inodes are at the sheep or lost when the
-//! next worker begins.
+//! means at the latest before the next change to the same block, which is what the
+//! supervisor's fences see to. Changes to inodes are at the sheep or lost when the
+//! next worker begins, unless a test wants allocations to be late as well.
 
 use super::cluster::{GATEWAY, Sent};
 use super::{PIECE_LEN, Run, VOLUME};
 use crate::engine::Engine;
 use sheepfs::ipc::{self, FromWorker, Gateways, Tag, ToWorker, VolumeFacts};
+use sheepfs::wire::header::RequestHeader;
+use sheepfs::wire::inode::{GREF_OFFSET, INODE_HEADER_LEN};
 use sheepfs::wire::name::VolumeName;
 use sheepfs::wire::oid::ObjectKind;
+use sheepfs::wire::request::Payload;
 use sheepfs::wire::{ObjectId, Opcode};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// What outlives a worker.
 #[derive(Default)]
@@ -182,8 +186,10 @@ impl Run {
             let data = ObjectId::from_raw(header.obj().oid).kind() == ObjectKind::Data;
             let removal =
                 [Opcode::RemoveObj.code(), Opcode::DecrefObj.code()].contains(&header.opcode);
+            let update = self.late_updates.is_some() && allocates(&sent);
             let lock = [Opcode::LockVdi.code(), Opcode::ReleaseVdi.code()].contains(&header.opcode);
             match self.random.below(3) {
+                0 | 1 if update => self.orphans.push(sent),
                 0 if object && data || removal => {
                     let left = sent.span.map(|span| self.arena.bytes(span).to_vec());
                     self.orphans.push(Sent { left, ..sent });
@@ -202,8 +208,50 @@ impl Run {
         for orphan in now {
             if self.random.below(2) == 0 {
                 self.late += 1;
+                if let Some(late) = &mut self.late_updates {
+                    *late += usize::from(is_update(&orphan.request.header(0)));
+                }
                 self.cluster.execute(&orphan, &self.arena);
             }
         }
+    }
+}
+
+/// Whether it writes entries of an array.
+fn is_update(header: &RequestHeader) -> bool {
+    let inode = ObjectId::from_raw(header.obj().oid).kind() == ObjectKind::Inode;
+    inode && header.opcode <= 3 && header.has_payload() && blocks_of(header).is_some()
+}
+
+/// Whether it writes entries that say that their vid owns the objects.
+fn allocates(sent: &Sent) -> bool {
+    let header = sent.request.header(0);
+    let own = ObjectId::from_raw(header.obj().oid).vid_raw().to_le_bytes();
+    match sent.request.payload() {
+        Payload::Bytes(bytes) if is_update(&header) => bytes.chunks(4).all(|entry| entry == own),
+        _ => false,
+    }
+}
+
+/// The blocks whose objects, or whose entries in an array, a change concerns.
+fn blocks_of(header: &RequestHeader) -> Option<RangeInclusive<u32>> {
+    let (at, oid) = (header.obj().offset, ObjectId::from_raw(header.obj().oid));
+    match oid.kind() {
+        ObjectKind::Data => Some(oid.index()..=oid.index()),
+        ObjectKind::Inode if at < GREF_OFFSET => {
+            let first = at.checked_sub(u32::try_from(INODE_HEADER_LEN).unwrap())? / 4;
+            Some(first..=first + header.data_length.div_ceil(4) - 1)
+        }
+        _ => None,
+    }
+}
+
+/// Whether an orphan is over before that change, which is to a block that both concern.
+pub fn is_fenced(orphan: &RequestHeader, change: &RequestHeader) -> bool {
+    match (blocks_of(orphan), blocks_of(change)) {
+        (Some(orphan), Some(change)) => {
+            orphan.start() <= change.end() && change.start() <= orphan.end()
+        }
+        _ => orphan.obj().oid == change.obj().oid,
     }
 }

@@ -91,6 +91,7 @@ impl Game {
         }
         // A dead worker's index update may be repeated by the next.
         run.cluster.lies = plan.failures > 0 || plan.deaths > 0;
+        run.late_updates = (plan.deaths > 0).then_some(0);
         if plan.deaths > 0 {
             run.cluster.locks = Some(BTreeSet::from([7]));
         }
