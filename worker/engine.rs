@@ -2,6 +2,7 @@
 //! messages come out, and nothing in here waits.
 
 mod copying;
+mod counting;
 mod managing;
 mod opening;
 mod queries;
@@ -64,6 +65,8 @@ pub struct Engine {
     tree_limits: Limits,
     /// Whose turn it is to count its objects.
     turns: Turns,
+    /// Whether nothing of earlier workers can change the cluster any more.
+    orphans_over: bool,
     flush_refused: bool,
     /// What the supervisor knows of the cache, and when it may hear more.
     told: (CacheUsage, Option<Instant>),
@@ -102,6 +105,7 @@ impl Engine {
             pages: IndexPages::new(PAGES_MAX),
             tree_limits: Limits::REAL,
             turns: Turns::default(),
+            orphans_over: false,
             flush_refused: false,
             told: (CacheUsage::default(), None),
         }
@@ -284,18 +288,5 @@ impl Engine {
     fn sweep_pages(&mut self) {
         let volumes = &mut self.volumes;
         self.pages.sweep(|id, page| volumes.get_mut(&id).map_or(Fate::Gone, |v| v.drop_page(page)));
-    }
-
-    /// Lets volumes count their objects, a few at a time.
-    fn give_turns(&mut self, around: &mut Surroundings) {
-        let volumes = &self.volumes;
-        self.turns.keep(|id| volumes.get(&id).is_some_and(Volume::has_turn));
-        while let Some(id) = self.turns.next() {
-            self.deadlines.touch(id);
-            let (mut io, volumes) = self.context(around);
-            if let Some(volume) = volumes.get_mut(&id) {
-                volume.take_turn(&mut io);
-            }
-        }
     }
 }

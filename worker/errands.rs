@@ -110,6 +110,12 @@ impl Errands {
         self.watch.is_opening(now)
     }
 
+    /// Whether nothing of earlier workers can change the cluster any more, neither on a
+    /// gateway that was left nor where a dead one had handed it to.
+    pub fn are_orphans_over(&self, now: Instant) -> bool {
+        self.watch.is_over(now) && !self.departure.holds()
+    }
+
     /// What may not leave now.
     pub fn hold(&self, now: Instant) -> Hold {
         Hold { changes: self.departure.holds(), home: self.watch.holds(now) }

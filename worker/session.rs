@@ -256,7 +256,11 @@ impl Session {
 
     fn tick(&mut self, out: &mut Vec<FromWorker>, now: Instant) -> Result<(), Loss> {
         let wire = &mut Outgoing(&mut self.sheep);
-        self.engine.tick(&mut Surroundings { wire, out, arena: &self.link.arena, now });
+        let around = &mut Surroundings { wire, out, arena: &self.link.arena, now };
+        self.engine.tick(around);
+        if self.errands.are_orphans_over(now) {
+            self.engine.orphans_are_over(around);
+        }
         self.run_errand(out, now, Errands::tick)
     }
 

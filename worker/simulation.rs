@@ -139,7 +139,11 @@ impl Run {
     fn step(&mut self, step: impl FnOnce(&mut Engine, &mut Surroundings)) {
         let (arena, now, mut out) = (&self.arena, self.now, Vec::new());
         let wire = &mut self.cluster;
-        step(&mut self.engine, &mut Surroundings { wire, out: &mut out, arena, now });
+        let around = &mut Surroundings { wire, out: &mut out, arena, now };
+        if self.orphans.is_empty() {
+            self.engine.orphans_are_over(around);
+        }
+        step(&mut self.engine, around);
         self.out.extend(out.iter().filter(|message| is_answer(message)).cloned());
         self.said.extend(out);
     }

@@ -185,9 +185,6 @@ impl Volume {
         self.recent.inherit(former.allocations, now);
         self.lock_sent = former.lock_sent;
         self.repairing = former.repairing;
-        if self.is_hyper() {
-            self.extents = Extents::held();
-        }
         if former.became_snapshot {
             self.phase = Phase::Draining;
         }

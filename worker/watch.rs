@@ -48,6 +48,7 @@
 //! from it: on the sheep of this session the question is asked only in a short window
 //! in which nothing of ours is on the wire and nothing new leaves.
 
+use sheepfs::ipc::message::WATCHED_MAX;
 use sheepfs::ipc::{LostReason, QuietReason};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -133,6 +134,8 @@ pub struct Watch {
     gateways: BTreeMap<SocketAddr, Watched>,
     opening_until: Instant,
     over_at: Instant,
+    /// Whether there may be more gateways than are watched.
+    crowded: bool,
     /// Turns of a wheel, so that many workers don't ask in step.
     jitter: u64,
 }
@@ -154,13 +157,22 @@ impl Watch {
             listed: None,
             tried: false,
         };
-        let gateways = gateways.into_iter().map(|gateway| (gateway, watched(gateway))).collect();
-        Self { gateways, opening_until: now + OPENING_MAX, over_at: now + WATCH_MAX, jitter: seed }
+        let gateways: BTreeMap<_, _> =
+            gateways.into_iter().map(|gateway| (gateway, watched(gateway))).collect();
+        let crowded = gateways.len() >= WATCHED_MAX;
+        let (opening_until, over_at) = (now + OPENING_MAX, now + WATCH_MAX);
+        Self { gateways, opening_until, over_at, crowded, jitter: seed }
     }
 
     /// Whether nothing is watched.
     pub fn is_empty(&self) -> bool {
         self.gateways.is_empty()
+    }
+
+    /// Whether no request of an earlier worker is carried out any more, as far as can be
+    /// known: nothing is watched, or no fence can be left.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.gateways.is_empty() && !self.crowded || self.over_at <= now
     }
 
     /// Whether requests should wait a moment: the proof for the sheep of this session
@@ -244,7 +256,8 @@ impl Watch {
     /// When [`Self::tick`] has something to do, or the opening ends.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let opening = self.is_opening(now).then_some(self.opening_until);
-        self.gateways.values().filter_map(Watched::deadline).chain(opening).min()
+        let over = (!self.is_over(now)).then_some(self.over_at);
+        self.gateways.values().filter_map(Watched::deadline).chain(opening).chain(over).min()
     }
 }
 

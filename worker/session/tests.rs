@@ -247,12 +247,15 @@ fn a_busy_gateway_is_asked_again_until_it_is_quiet() {
     let mut game = Game::patient(&sheep, vec![sheep.address]);
     game.until(connected);
     assert_eq!(game.place(quiet), None);
+    let over = |game: &Game| game.session.errands.are_orphans_over(Instant::now());
+    assert!(!over(&game), "requests of an earlier worker may be what is active");
     // Requests go on meanwhile.
     game.tell(&attach(1));
     game.until(done(1));
     assert_eq!(game.place(quiet), None);
     sheep.habits.active.store(0, Ordering::SeqCst);
     game.until(quiet);
+    assert!(over(&game));
 }
 
 #[test]
@@ -345,4 +348,5 @@ fn the_sheep_that_was_left_is_missed_under_its_listed_address() {
     let mut game = Game::after(&sheep, long, Vec::new(), vec![left]);
     game.until(members);
     assert!(game.session.errands.hold(Instant::now()).changes, "it is listed, and refuses");
+    assert!(!game.session.errands.are_orphans_over(Instant::now()), "others may have got some");
 }

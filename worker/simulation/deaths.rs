@@ -50,6 +50,11 @@ impl Supervisor {
         self.unanswered.insert(tag, message);
     }
 
+    /// A request is answered with an error, whatever the worker does: no other is told of it.
+    pub fn give_up(&mut self, tag: Tag) {
+        assert!(self.unanswered.remove(&tag).is_some(), "nobody waits for {tag:?}");
+    }
+
     /// Takes what the worker said since the last time.
     pub fn listen(&mut self, run: &Run) {
         self.hear(&run.said[self.read..]);
@@ -218,7 +223,7 @@ impl Run {
 }
 
 /// Whether it writes entries of an array.
-fn is_update(header: &RequestHeader) -> bool {
+pub fn is_update(header: &RequestHeader) -> bool {
     let inode = ObjectId::from_raw(header.obj().oid).kind() == ObjectKind::Inode;
     inode && header.opcode <= 3 && header.has_payload() && blocks_of(header).is_some()
 }

@@ -1,16 +1,16 @@
-//! Seeks and the count of objects, against a model of which blocks were written.
+//! Seeks and the count of objects.
 
 mod changed;
+mod model;
+mod orphans;
 
 use super::cases::quiet;
 use super::cluster::Shape;
-use super::deaths::Supervisor;
 use super::{Fate, Run, VOLUME, is_answer};
 use sheepfs::ipc::{Failure, FromWorker, SeekTarget, Tag, ToWorker, VolumeId};
 use sheepfs::wire::Status;
 use sheepfs::wire::cluster::BlockUsage;
 use sheepfs::wire::header::RequestHeader;
-use std::collections::{BTreeMap, BTreeSet};
 
 const BLOCK_LEN: u64 = 4096;
 /// An index of two pieces and a bit.
@@ -210,140 +210,6 @@ fn volumes_that_are_attached_at_once_count_in_turns() {
         let counted = |message: &FromWorker| matches!(message, FromWorker::Stored { volume, usage: Some(_), .. } if volume.0 == id);
         assert!(run.said.iter().any(counted), "volume {id} is not counted");
     }
-}
-
-/// Which blocks were written, as those see it who wait for the answers.
-#[derive(Default)]
-struct Model {
-    /// Their writes are answered.
-    present: BTreeSet<u64>,
-    /// Their writes may be.
-    under_way: BTreeMap<u64, u64>,
-    /// Seeks, with what was there when they began.
-    seeks: BTreeMap<u64, (u64, SeekTarget, BTreeSet<u64>)>,
-}
-
-impl Model {
-    /// Takes what the worker has answered.
-    fn hear(&mut self, run: &mut Run) {
-        for message in std::mem::take(&mut run.out) {
-            let FromWorker::Done { tag: Tag(tag), outcome } = message else { continue };
-            assert_eq!(outcome, Ok(()), "{tag}");
-            if let Some(block) = self.under_way.remove(&tag) {
-                self.present.insert(block);
-            }
-            if let Some((offset, target, there)) = self.seeks.remove(&tag) {
-                let said = run.said.iter().rev().find_map(|message| match message {
-                    FromWorker::Sought { tag: said, offset } if said.0 == tag => Some(*offset),
-                    _ => None,
-                });
-                self.check(offset, target, &there, said.unwrap());
-            }
-        }
-    }
-
-    fn check(&self, offset: u64, target: SeekTarget, there: &BTreeSet<u64>, end: Option<u64>) {
-        let len = WIDE.len as u64;
-        let end_offset = end.unwrap_or(len);
-        assert!((offset..=len).contains(&end_offset), "{offset} to {end_offset}");
-        let [first, last] = [offset / BLOCK_LEN, end_offset / BLOCK_LEN];
-        let may_be = |block: &u64| {
-            self.present.contains(block) || self.under_way.values().any(|b| b == block)
-        };
-        match target {
-            SeekTarget::Data => {
-                let behind = if end.is_some() { last } else { BLOCKS };
-                assert_eq!(there.range(first..behind).next(), None, "data was passed");
-                assert!(end.is_none() || may_be(&last), "no data at {end_offset}");
-            }
-            SeekTarget::Hole => {
-                assert!((first..last).all(|block| may_be(&block)), "a hole was passed");
-                assert!(end_offset == len || !there.contains(&last), "no hole at {end_offset}");
-            }
-        }
-    }
-}
-
-/// One of the blocks that the test is about: around the borders of pieces.
-fn any_block(run: &mut Run) -> u64 {
-    let base = [0, 65_530, 131_066, BLOCKS - 12][run.random.below(4)];
-    base + run.random.below(12) as u64
-}
-
-/// Gives the workers that died, the snapshots and the seeks.
-fn play(seed: u64, deaths: usize) -> (usize, usize, usize) {
-    let mut run = wide(seed);
-    run.patience = 5;
-    run.cluster.lose_entry = seed.is_multiple_of(3);
-    run.cluster.lies = deaths > 0;
-    let (mut model, mut supervisor) = (Model::default(), Supervisor::default());
-    supervisor.listen(&run);
-    let (mut tag, mut seeks) = (0, 0);
-    for _ in 0..150 {
-        for _ in 0..run.random.below(4) {
-            tag += 1;
-            let block = any_block(&mut run);
-            if run.random.below(2) == 0 {
-                let span = super::slot(tag, 40);
-                model.under_way.insert(tag, block);
-                let offset = block * BLOCK_LEN + (tag % 64) * 40;
-                supervisor.note(
-                    Tag(tag),
-                    ToWorker::Write { tag: Tag(tag), volume: VOLUME, offset, span, again: false },
-                );
-                run.write(tag, offset, 40, 1);
-            } else {
-                seeks += 1;
-                let offset = block * BLOCK_LEN + run.random.below(3000) as u64;
-                let offset = offset.min(WIDE.len as u64 - 1);
-                let target = [SeekTarget::Data, SeekTarget::Hole][run.random.below(2)];
-                model.seeks.insert(tag, (offset, target, model.present.clone()));
-                supervisor.note(Tag(tag), seek_of(tag, offset, target));
-                run.seek(tag, offset, target);
-            }
-        }
-        for _ in 0..run.random.below(20) {
-            if !run.cluster.sent.is_empty() {
-                run.answer_one();
-            }
-            if run.random.below(120) == 0 {
-                run.cluster.snapshot();
-            }
-            model.hear(&mut run);
-            if run.random.below(100) < deaths {
-                supervisor.replace(&mut run, 0);
-                model.hear(&mut run);
-            }
-        }
-        run.tick();
-        if run.random.below(5) == 0 {
-            run.settle();
-            run.settle_orphans(|_| true);
-            model.hear(&mut run);
-            supervisor.listen(&run);
-            assert!(model.under_way.is_empty() && model.seeks.is_empty(), "some have no answer");
-            let usage = run.usage().expect("all is counted");
-            assert_eq!(usage.own + usage.shared, model.present.len() as u64, "seed {seed}");
-        }
-    }
-    (supervisor.deaths, run.cluster.snapshots, seeks)
-}
-
-/// Whatever the order of replies, with snapshots that lose entries in between, no
-/// answered write is in a hole, and the count is right when all is quiet.
-#[test]
-fn seeks_agree_with_what_was_written() {
-    let totals = (0..12)
-        .map(|seed| play(seed, 0))
-        .fold((0, 0), |sum, (_, snapshots, seeks)| (sum.0 + snapshots, sum.1 + seeks));
-    assert!(totals.0 > 10 && totals.1 > 500, "{totals:?}");
-}
-
-/// The same over workers that die at any instant.
-#[test]
-fn seeks_agree_with_what_was_written_over_deaths() {
-    let deaths: usize = (100..112).map(|seed| play(seed, 2).0).sum();
-    assert!(deaths > 50, "{deaths}");
 }
 
 /// Before a write is answered that made an object, it is counted.

@@ -16,21 +16,33 @@
 //!
 //! `st_blocks` must never say less than what is stored, as programs take a file without
 //! blocks for a hole and do not read it. So a volume counts as full until its objects are
-//! counted. That begins with each attach and each resume, a few volumes at a time
-//! ([`crate::turns`]). From then on each changed entry changes the number ([`tally`]), and
-//! the supervisor hears of it before the write that made the object is answered
-//! ([`FromWorker::Stored`]). A worker that follows another counts afresh, and says at once
-//! that it does not know yet: the one before it may have written entries of which nobody
+//! counted. That begins with each attach and each resume, when no orphan is left, a few
+//! volumes at a time ([`crate::turns`]). From then on each changed entry changes the number
+//! ([`tally`]), and the supervisor hears of it before the write that made the object is
+//! answered ([`FromWorker::Stored`]). A worker that follows another counts afresh, and says at
+//! once that it does not know yet: the one before it may have written entries of which nobody
 //! heard. So there is nothing to be kept over the death of a worker or a supervisor, and a
 //! volume looks full for the time of a count. An index of 1 TiB in blocks of 4 MiB is 1 MiB,
 //! which takes four requests.
 //!
-//! What a dead worker has left on the wire may change the index after it was counted. Of an
-//! array these are single entries, of writes that are repeated; when such a write finds its
-//! entry set, it is counted again from the start ([`Tally::doubt`]). The tree of a hyper volume
-//! may be in the middle of a change, so that a walk would miss entries that are moved: the
-//! supervisor holds all requests until that is over, and so the count waits for the first one.
+//! # Orphans
+//!
+//! What a dead worker has left on the wire may set an entry at any time, also of a write that
+//! nobody repeats, since it was answered with an error meanwhile; and the tree of a hyper volume
+//! may be in the middle of a change, so that a walk would miss entries that are moved. So no
+//! count begins before all orphans are over, and nothing is counted that was read before: the
+//! gateways that could have any say that nothing is active there, or are gone, or the time has
+//! passed that fences have ([`crate::watch`]), and the cluster knows of the death of those that
+//! are dead ([`crate::departure`]). After that only this worker changes the index. For the
+//! supervisor the count of the one before has ended with its death, where orphans are left.
+//!
+//! Where time alone has passed, nothing is proved. So a write that is repeated, and finds its
+//! entry set, has it counted again from the start ([`Tally::doubt`]).
+//!
+//! A page of the index may have been read before an orphan has set an entry in it. What the
+//! count reads is newer then, and believed ([`mod@late`]).
 
+mod late;
 mod load;
 mod piece;
 mod seek;
@@ -38,6 +50,7 @@ mod tally;
 
 use super::objects::ObjectQueue;
 use super::{Io, Phase, Volume};
+use late::Outdated;
 use load::Load;
 use piece::Piece;
 use seek::{Blocks, Seek, Walk};
@@ -62,8 +75,8 @@ pub struct Extents {
     /// How often in a row a stretch was refused.
     refusals: u32,
     tally: Tally,
-    /// Whether the count waits for a request.
-    held: bool,
+    /// What was under way when the count could begin, and is older.
+    outdated: Outdated,
     /// What the supervisor knows, and how often it was told.
     told: (Option<BlockUsage>, u64),
 }
@@ -72,11 +85,6 @@ impl Extents {
     /// Whether nobody waits for a seek.
     pub fn is_idle(&self) -> bool {
         self.seeks.is_empty()
-    }
-
-    /// Of a hyper volume that an earlier worker had.
-    pub fn held() -> Self {
-        Self { held: true, ..Self::default() }
     }
 
     /// When [`Volume::tick_extents`] has something to do.
@@ -104,7 +112,6 @@ impl Volume {
             return io.done(tag, Err(failure));
         }
         self.recent.note_use();
-        self.extents.held = false;
         let seek = Seek::new(tag, offset, target, self.blocks());
         self.extents.seeks.push_back(seek);
         self.pump_extents(io);
@@ -112,22 +119,14 @@ impl Volume {
 
     /// The volume's turn to count its objects has come.
     pub fn take_turn(&mut self, io: &mut Io) {
+        self.note_outdated();
         self.extents.tally.take_turn();
         self.pump_extents(io);
     }
 
     /// Whether it counts its objects just now.
     pub fn has_turn(&self) -> bool {
-        let is_idle = self.extents.held || self.detaching.is_some();
-        self.failure().is_none() && !is_idle && self.extents.tally.has_turn()
-    }
-
-    /// The supervisor lets requests through: no earlier worker's change of the tree is on
-    /// its way any more.
-    pub(super) fn release_count(&mut self, io: &mut Io) {
-        if std::mem::take(&mut self.extents.held) {
-            self.pump_extents(io);
-        }
+        self.failure().is_none() && self.detaching.is_none() && self.extents.tally.has_turn()
     }
 
     /// Lets the first seek go on, or the count.
@@ -159,8 +158,7 @@ impl Volume {
             }
         }
         // Nobody asks any more how much a volume has that goes.
-        let is_idle = self.extents.held || self.detaching.is_some();
-        match self.extents.tally.wants().filter(|_| !is_idle) {
+        match self.extents.tally.wants().filter(|_| self.detaching.is_none()) {
             Some(first) if u64::from(first) < blocks.count => self.load_stretch(first, io),
             Some(_) => {
                 self.extents.tally.finish();
@@ -199,7 +197,7 @@ impl Volume {
     /// under way, which the server may have undone as it made the snapshot.
     pub(super) fn move_extents(&mut self, io: &mut Io) {
         self.extents.piece = None;
-        self.extents.load = Load::None;
+        (self.extents.load, self.extents.outdated) = (Load::None, Outdated::default());
         if self.discards.is_empty() {
             self.extents.tally.inherit();
         } else {

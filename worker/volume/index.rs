@@ -59,6 +59,12 @@ impl Index {
         }
     }
 
+    /// The same, which is no use of the page.
+    pub fn peek(&self, block: u32) -> Option<u32> {
+        let entries = self.entries_of(Self::page_of(block))?;
+        entries.get((block % PAGE_ENTRIES) as usize).copied()
+    }
+
     /// Notes that a page is asked for. `false`: it was already.
     pub fn begin_load(&mut self, page: u32) -> bool {
         let asked = self.pages.contains_key(&page);
@@ -87,6 +93,13 @@ impl Index {
         let is_loaded =
             |(page, state): (&u32, &Page)| matches!(state, Page::Loaded { .. }).then_some(*page);
         self.pages.iter().filter_map(is_loaded)
+    }
+
+    /// The pages that are asked for.
+    pub fn loading(&self) -> impl Iterator<Item = u32> + '_ {
+        let is_loading =
+            |(page, state): (&u32, &Page)| matches!(state, Page::Loading).then_some(*page);
+        self.pages.iter().filter_map(is_loading)
     }
 
     /// The entries of a page, if they are known.

@@ -49,7 +49,6 @@ impl Volume {
             return io.done(tag, Err(failure));
         }
         self.recent.note_use();
-        self.release_count(io);
         let len = u64::from(span.len());
         let ahead = (kind == Kind::Read).then(|| self.streams.note(offset, len)).flatten();
         if kind == Kind::Read && self.read_cached(offset, span, io) {

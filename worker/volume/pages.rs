@@ -57,6 +57,10 @@ impl Volume {
             return self.fail(Failure::Replaced, io);
         };
         self.refusals = 0;
+        if self.is_outdated(page) {
+            self.index.cancel_load(page);
+            return self.objects_of(page).iter().for_each(|object| self.pump(*object, io));
+        }
         self.index.load(page, entries);
         io.pages.note(self.id, page);
         for known in self.recent.in_page(page) {

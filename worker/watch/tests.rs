@@ -224,3 +224,24 @@ fn one_that_left_is_quiet_under_the_address_that_was_asked() {
     let gone = game.watch.members(&both[..1], Some(address(1)), |_| Some(address(1)));
     assert_eq!(gone, [address(9)]);
 }
+
+/// The fences of gateways that are not watched end by time alone.
+#[test]
+fn with_more_gateways_than_can_be_watched_only_time_tells() {
+    let (now, mut questions) = (Instant::now(), Vec::new());
+    let port = |number| u16::try_from(1000 + number).unwrap();
+    let others = |count| (0..count).map(move |n| SocketAddr::from(([127, 0, 0, 2], port(n))));
+    for (count, expected) in [(WATCHED_MAX - 1, true), (WATCHED_MAX, false)] {
+        let mut watch = Watch::new(address(1), others(count), 7, now);
+        assert!(!watch.is_over(now));
+        watch.tick(now, true, &mut questions);
+        for question in questions.drain(..) {
+            watch.answered(question, Heard::Lost(LostReason::Refused), now);
+        }
+        assert!(watch.is_empty());
+        assert_eq!(watch.is_over(now), expected);
+        assert!(watch.is_over(now + WATCH_MAX));
+        let wakes = watch.next_deadline(now) == Some(now + WATCH_MAX);
+        assert_ne!(wakes, expected);
+    }
+}

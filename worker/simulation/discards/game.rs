@@ -84,6 +84,7 @@ impl Game {
             run.engine.limit_index_pages(0);
         }
         run.cluster.lies = plan.failures > 0 || plan.deaths > 0;
+        run.late_updates = (plan.deaths > 0).then_some(0);
         run.cluster.counts = true;
         run.cluster.loses = plan.loses;
         run.patience = plan.patience;

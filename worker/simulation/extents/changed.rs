@@ -50,7 +50,7 @@ impl Run {
     }
 }
 
-fn discard(run: &mut Run, tag: u64, first: u64, count: u64) {
+pub fn discard(run: &mut Run, tag: u64, first: u64, count: u64) {
     let len = u32::try_from(count * BLOCK_LEN).unwrap();
     let offset = first * BLOCK_LEN;
     run.tell(ToWorker::Discard { tag: Tag(tag), volume: VOLUME, offset, len, again: false });
@@ -153,7 +153,7 @@ fn an_entry_that_appears_after_the_count_is_counted() {
     assert_ne!(last, Some(empty), "too few were counted when the write was answered");
 }
 
-fn hyper() -> Run {
+pub fn hyper() -> Run {
     let limits = Limits { leaf: 6, root: 1000 };
     let mut run = Run::of_cluster(Cluster::of_hyper(BLOCK_LEN << 32), limits, 1, 0);
     run.patience = 0;
@@ -179,24 +179,4 @@ fn the_largest_hyper_volume_is_searched_by_its_tree() {
     assert_eq!(usage, Some(BlockUsage { own: blocks.len() as u64, shared: 0 }));
     let asked = run.cluster.asked - before;
     assert!(asked < 100, "{asked} requests");
-}
-
-/// While a worker before this one may change the tree, the supervisor sends no request; the
-/// count waits for one.
-#[test]
-fn a_hyper_volume_is_not_counted_before_its_first_request() {
-    let mut run = hyper();
-    run.write(1, 5 * BLOCK_LEN, 100, 1);
-    run.settle();
-    assert_eq!(run.usage(), Some(BlockUsage { own: 1, shared: 0 }));
-    let mut supervisor = super::Supervisor::default();
-    supervisor.listen(&run);
-    supervisor.replace(&mut run, 0);
-    run.settle();
-    assert_eq!(run.usage(), None);
-    assert!(!run.cluster.sent.iter().any(|sent| piece_read(&sent.request.header(0))));
-    run.out.clear();
-    run.read(2, 0, 10);
-    run.settle();
-    assert_eq!(run.usage(), Some(BlockUsage { own: 1, shared: 0 }));
 }

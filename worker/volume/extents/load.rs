@@ -8,7 +8,8 @@
 //! what a snapshot may have lost is put over it, then the pages that are known, then what
 //! has changed since it was asked for. As with a page, the header that is read after it
 //! says whether the index is still our VDI's: a deleted one would be a single hole. If a
-//! snapshot was made meanwhile, the stretch is read again under the new vid.
+//! snapshot was made meanwhile, the stretch is read again under the new vid. One that was
+//! asked for before the count could begin is no part of it.
 
 use super::piece::Piece;
 use crate::verdict::Verdict;
@@ -18,7 +19,7 @@ use crate::volume::{Io, Phase, REFUSALS_MAX, RETRY_DELAY, Volume, Wait};
 use sheepfs::ipc::Failure;
 use sheepfs::wire::Request;
 use sheepfs::wire::inode::InodeHeader;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// Blocks of a piece of an array: 256 KiB of an index.
@@ -59,6 +60,8 @@ pub enum Load {
         first: u32,
         /// The entries that have changed since it was asked for.
         changed: BTreeMap<u32, u32>,
+        /// The blocks on which something was under way then.
+        busy: BTreeSet<u32>,
         /// What was read, which the header is to confirm.
         read: Option<Stretch>,
     },
@@ -98,7 +101,9 @@ impl Volume {
         let last = u32::try_from(self.blocks().count.saturating_sub(1)).unwrap_or(u32::MAX);
         let hyper = self.is_hyper();
         let first = if hyper { block } else { block / PIECE_BLOCKS * PIECE_BLOCKS };
-        self.extents.load = Load::UnderWay { first, changed: BTreeMap::new(), read: None };
+        let busy = self.objects.range(first..).map(|(block, _)| *block).collect();
+        let (changed, read) = (BTreeMap::new(), None);
+        self.extents.load = Load::UnderWay { first, changed, busy, read };
         self.extents.number = self.extents.number.wrapping_add(1);
         let number = self.extents.number;
         if hyper {
@@ -176,7 +181,7 @@ impl Volume {
             return;
         }
         let load = std::mem::take(&mut self.extents.load);
-        let (Phase::Serving, Load::UnderWay { changed, read: Some(mut stretch), .. }) =
+        let (Phase::Serving, Load::UnderWay { changed, busy, read: Some(mut stretch), .. }) =
             (&self.phase, load)
         else {
             return;
@@ -190,9 +195,13 @@ impl Volume {
             Ok(_) | Err(_) => return self.fail(Failure::Replaced, io),
         }
         self.extents.refusals = 0;
+        let ours = |block| busy.contains(&block) || changed.contains_key(&block);
+        self.take_late(&stretch, ours, io);
         self.put_newer(&mut stretch);
         changed.iter().for_each(|(block, owner)| stretch.put(*block, *owner));
-        self.extents.tally.take(&stretch, self.own);
+        if !self.extents.outdated.is_load(number) {
+            self.extents.tally.take(&stretch, self.own);
+        }
         if self.is_wanted_by_seek(&stretch) {
             self.extents.piece = Some((Piece::new(&stretch), io.now));
         }

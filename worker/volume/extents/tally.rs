@@ -62,10 +62,10 @@ impl Tally {
         }
     }
 
-    /// Takes a stretch of the index, if it has the next block. What is in front of that
+    /// Takes a stretch of the index, if it may count and has the next block. What is in front of that
     /// is counted already, as when the volume has grown within the last stretch.
     pub fn take(&mut self, stretch: &Stretch, own: VdiId) {
-        let Self::Counting { next, usage, .. } = self else { return };
+        let Self::Counting { next, usage, turn: true } = self else { return };
         if !(stretch.first..=stretch.last).contains(next) {
             return;
         }
@@ -83,10 +83,14 @@ impl Tally {
         }
     }
 
-    /// It is not known any more, and is counted again at once.
+    /// It is not known any more, and is counted again; at once, if it was the volume's turn.
     pub fn begin_again(&mut self) {
-        if !matches!(self, Self::GivenUp) {
-            *self = Self::Counting { next: 0, usage: BlockUsage::default(), turn: true };
+        match self {
+            Self::Counting { next, usage, .. } => (*next, *usage) = (0, BlockUsage::default()),
+            Self::Counted(_) => {
+                *self = Self::Counting { next: 0, usage: BlockUsage::default(), turn: true };
+            }
+            Self::GivenUp => {}
         }
     }
 
