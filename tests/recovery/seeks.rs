@@ -44,3 +44,26 @@ fn a_seek_outlives_its_worker() {
     let replayed = mount.count("replayed");
     assert!(replayed >= rounds(3, 20), "{replayed} seeks were replayed: kills met none");
 }
+
+/// What a dead worker has asked for may make an object at any time, so until that is over the
+/// volume counts as full.
+#[test]
+fn nothing_is_counted_while_an_object_may_still_be_made() {
+    let cluster = Cluster::mini();
+    let disk = cluster.vdi("disk", 64 * MIB);
+    let mount = Mount::with_volume(&cluster, &disk, &[]);
+    let blocks = || fs::metadata(mount.volume(&disk)).unwrap().blocks();
+    wait_for("the count", || blocks() == 0);
+    let fault = cluster.minisheep().fault("delay ms=3600000 kind=inode opcode=write count=1");
+    let file = mount.open(&disk);
+    let write = thread::spawn(move || file.write_all_at(b"sheep", 33 * MIB));
+    wait_for("the index update to be on the wire", || cluster.minisheep().fired(&fault) == 1);
+    let before = mount.count("swaps_worker_died");
+    send(Signal::SIGKILL, mount.worker());
+    wait_for_swap(&mount, "swaps_worker_died", before);
+    write.join().unwrap().unwrap();
+    assert!(mount.count("fenced_now") > 0, "nothing can be late");
+    assert_eq!(blocks(), 64 * MIB / 512);
+    cluster.minisheep().control("hurry");
+    wait_for("the count", || blocks() == 4 * MIB / 512);
+}
