@@ -206,7 +206,7 @@ fn a_held_reply_is_to_a_request_that_was_carried_out() {
 
 #[test]
 fn what_was_not_read_is_lost_by_a_reset_and_only_by_that() {
-    let (_dir, sheep, [_, mut reader], vid) = start();
+    let (_dir, sheep, [_idle, mut reader], vid) = start();
     reader.create(vid, 0, 0, b"base");
     let threads = || threads_named(sheep.child.id() as i32, &["connection"]);
     let writes = || count(&sheep.control("stats"), "WriteObj");
