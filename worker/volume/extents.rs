@@ -77,6 +77,8 @@ pub struct Extents {
     tally: Tally,
     /// What was under way when the count could begin, and is older.
     outdated: Outdated,
+    /// Whether an entry was counted as it was known, and not as it was read.
+    disputed: bool,
     /// What the supervisor knows, and how often it was told.
     told: (Option<BlockUsage>, u64),
 }
@@ -194,11 +196,12 @@ impl Volume {
     }
 
     /// The volume goes on under a new vid. Its index says the same, unless a discard was
-    /// under way, which the server may have undone as it made the snapshot.
+    /// under way, which the server may have undone as it made the snapshot, or an orphan has set
+    /// an entry that was not believed.
     pub(super) fn move_extents(&mut self, io: &mut Io) {
         self.extents.piece = None;
         (self.extents.load, self.extents.outdated) = (Load::None, Outdated::default());
-        if self.discards.is_empty() {
+        if self.discards.is_empty() && !std::mem::take(&mut self.extents.disputed) {
             self.extents.tally.inherit();
         } else {
             self.extents.tally.begin_again();

@@ -45,19 +45,22 @@ impl Volume {
     ///
     /// `ours` says of a block that this worker may have been at its entry when the stretch was
     /// read: then either may be older. Of another block, on which nothing is under way now,
-    /// what was read is the newer.
+    /// what was read is the newer. Where it is not believed, what is under way sets the entry
+    /// itself, and counts it then; unless a snapshot is made before, whose heir has it already.
     pub(super) fn take_late(&mut self, stretch: &Stretch, ours: impl Fn(u32) -> bool, io: &mut Io) {
         // Of a tree nothing is known while an orphan may change it.
         if self.is_hyper() {
             return;
         }
         let own = self.own;
-        let is_late = |(block, owner): (&u32, &u32)| {
+        let differs = |(block, owner): (&u32, &u32)| {
             let known = self.index.peek(*block).filter(|known| *known != own.get());
-            let differs = *owner == own.get() && known.is_some();
-            (differs && !ours(*block) && !self.objects.contains_key(block)).then_some(*block)
+            (*owner == own.get() && known.is_some()).then_some(*block)
         };
-        let late: Vec<u32> = stretch.entries.iter().filter_map(is_late).collect();
+        let differing = stretch.entries.iter().filter_map(differs);
+        let believed = |block: &u32| !ours(*block) && !self.objects.contains_key(block);
+        let (late, disputed): (Vec<u32>, Vec<u32>) = differing.partition(believed);
+        self.extents.disputed |= !disputed.is_empty();
         for block in late {
             self.set_entry(block, own.get());
             io.ahead.void_object(self.id, block);
