@@ -102,6 +102,24 @@ fn an_entry_that_is_being_written_is_no_late_one() {
     assert_eq!(run.usage(), counted(2));
 }
 
+/// A write under way on its block finds that a snapshot was made, whose heir has the entry.
+#[test]
+fn one_that_is_not_believed_is_counted_after_a_snapshot() {
+    let mut run = bereft();
+    run.write(2, (BLOCK + 1) * BLOCK_LEN, 100, 1);
+    run.settle();
+    run.write(3, BLOCK * BLOCK_LEN, 100, 1);
+    let create = run.cluster.sent.pop().expect("it is sent");
+    land(&mut run);
+    run.settle();
+    assert_eq!((run.outcome(2), run.usage()), (Ok(()), counted(1)), "the write will count it");
+    run.cluster.snapshot();
+    run.cluster.sent.push(create);
+    run.settle();
+    let usage = BlockUsage { own: 1, shared: 1 };
+    assert_eq!((run.outcome(3), run.usage()), (Ok(()), Some(usage)));
+}
+
 /// Reads the index for a seek; gives the request for the header that confirms it.
 fn read_index(run: &mut Run, tag: u64) -> Sent {
     run.seek(tag, 0, SeekTarget::Data);
