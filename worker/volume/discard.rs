@@ -23,7 +23,7 @@ use super::intake::Op;
 use super::objects::{Kind, Part, PartId, State};
 use super::{Io, Volume};
 use former::Former;
-pub use look::Found;
+pub use look::{Found, gref};
 pub use questions::Question;
 use sheepfs::ipc::{Failure, RawSpan, Tag};
 use sheepfs::wire::VdiId;

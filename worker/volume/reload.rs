@@ -5,7 +5,9 @@
 //!    ^          │                          │       for each page │        ^
 //!    └── the name still means the old vid: later                 └ lost: OldHeader,
 //!                                                                   each vid's Before,
-//!                                                                   GrefBefore, Gref, Entry
+//!                                                                   GrefBefore, Gref,
+//!                                                                   (Barrier, GrefBehind),
+//!                                                                   Entry
 //! ```
 //!
 //! A lock that is refused may be our own, when an earlier worker asked for it and did

@@ -27,9 +27,8 @@ impl Found {
 
     /// Takes reference counts.
     pub fn take_grefs(&mut self, bytes: &[u8]) {
-        let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| i32::from_le_bytes(*word));
         let (pairs, _) = bytes.as_chunks::<8>();
-        self.grefs = pairs.iter().map(|pair| (word(pair), word(&pair[4..]))).collect();
+        self.grefs = pairs.iter().map(|pair| gref(pair)).collect();
     }
 
     /// A block's entry.
@@ -56,6 +55,13 @@ impl Found {
     fn place(&self, block: u32) -> Option<usize> {
         usize::try_from(block.checked_sub(self.first)?).ok()
     }
+}
+
+/// A block's generation and count, as an inode has them.
+pub fn gref(bytes: &[u8]) -> (i32, i32) {
+    let (words, _) = bytes.as_chunks::<4>();
+    let word = |at: usize| words.get(at).map_or(0, |word| i32::from_le_bytes(*word));
+    (word(0), word(1))
 }
 
 /// Asks for the entries and the reference counts of blocks.

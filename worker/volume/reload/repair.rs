@@ -30,7 +30,7 @@
 
 use super::Step;
 use super::loss::{OldInode, Reach, inherited, is_newer};
-use crate::volume::discard::Found;
+use crate::volume::discard::{Found, gref};
 use crate::volume::index::Index;
 use crate::volume::recent::Allocation;
 use crate::volume::{Io, Phase, Volume};
@@ -244,11 +244,4 @@ impl Volume {
             _ => None,
         }
     }
-}
-
-/// Generation and count.
-fn gref(bytes: &[u8]) -> (i32, i32) {
-    let (words, _) = bytes.as_chunks::<4>();
-    let word = |at: usize| words.get(at).map_or(0, |word| i32::from_le_bytes(*word));
-    (word(0), word(1))
 }
