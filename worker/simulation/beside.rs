@@ -117,6 +117,51 @@ fn a_deletion_in_the_middle_costs_an_older_snapshot_nothing() {
     }
 }
 
+/// Its inode has no name any more. Nobody will let go of what it would list.
+#[test]
+fn a_deleted_snapshot_is_told_nothing() {
+    let mut run = start();
+    run.cluster.loses = true;
+    run.write(11, 0, 4096, 2);
+    answer_until(&mut run, |run| {
+        run.cluster.sent[0].request.header(0).opcode == Opcode::WriteObj.code()
+    });
+    run.cluster.begin_snapshot();
+    run.settle();
+    run.cluster.end_snapshot();
+    run.cluster.inodes.get_mut(&7).unwrap().bytes[..256].fill(0);
+    run.write(12, 5 * 4096, 4096, 3);
+    run.settle();
+    assert_eq!((run.outcome(11), run.outcome(12)), (Ok(()), Ok(())));
+    assert_eq!((run.cluster.entry(7, 0), run.cluster.gref(7, 0)), (0, (0, 0)));
+    holds(&run, 8, 2);
+}
+
+/// The vid to go on with becomes a snapshot, too, at any step: the next reload puts right what
+/// this one could not.
+#[test]
+fn a_snapshot_in_the_middle_of_a_repair_costs_nothing() {
+    for steps in 0..8 {
+        let mut run = start();
+        repairing(&mut run);
+        for _ in 0..steps {
+            if run.cluster.sent.is_empty() {
+                run.tick();
+            } else {
+                run.answer(0, Fate::Served);
+            }
+        }
+        run.cluster.snapshot();
+        run.settle();
+        run.write(13, 6 * 4096, 4096, 4);
+        run.settle();
+        holds(&run, 8, 2);
+        run.cluster.delete_one(7);
+        run.cluster.delete_one(8);
+        holds(&run, 9, 2);
+    }
+}
+
 /// The second is counted once more, by a clone.
 #[test]
 fn two_snapshots_in_a_row_are_repaired_both() {
